@@ -1,0 +1,1 @@
+"""The embedded engine: a Dagger session on plain BuildKit."""

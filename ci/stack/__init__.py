@@ -1,0 +1,1 @@
+"""The compose wrapper: from images to a running, watched system."""

@@ -1,0 +1,1 @@
+"""What watches the system: rules, dashboards, proxies, GPU monitor, backups and drift."""

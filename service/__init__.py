@@ -1,0 +1,1 @@
+"""The agent server: runs, tools and models behind a REST and an OpenAI-compatible API."""
