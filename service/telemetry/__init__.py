@@ -1,0 +1,5 @@
+"""Metrics, logs and traces of the service. `names` holds every metric name; the rest only uses it."""
+
+from service.telemetry.metrics import Metrics
+
+__all__ = ["Metrics"]
