@@ -29,18 +29,19 @@ PIPELINES = "Pipelines (no Dagger engine needed)"
 STACK = "Stack"
 SERVICE = "Service"
 TRAINER = "Trainer"
+PROJECT = "This repository"
 
 COMMANDS: dict[str, list[Command]] = {
     PIPELINES: [
         Command("call", "ci.engine.call:main", "Call a function of the Dagger module, as `dagger call` does", True),
         Command("functions", "ci.engine.call:functions", "List the module's functions", True),
         Command("check", "ci.engine.call:check", "Run the module's checks", True),
-        Command("plan", "ci.engine.cli:app", "Show what a function would build, without building"),
-        Command("policy", "ci.engine.cli:app", "Check what every function would build against the policies"),
-        Command("dockerfile", "ci.engine.cli:app", "Write what a function would build as a plain Dockerfile"),
+        Command("plan", "ci.engine.plan_cli:app", "Show what a function would build, without building"),
+        Command("policy", "ci.engine.plan_cli:app", "Check what every function would build against the policies"),
+        Command("dockerfile", "ci.engine.plan_cli:app", "Write what a function would build as a plain Dockerfile"),
         Command("session", "ci.engine.cli:app", "Open a Dagger session on BuildKit until standard input closes"),
         Command("run", "ci.engine.cli:app", "Run a program in such a session, as `dagger run` does"),
-        Command("bases", "ci.engine.bases:app", "Make the base images from the distribution's own packages", True),
+        Command("bases", "ci.engine.bases.cli:main", "Make the base images from the distribution's own packages", True),
     ],
     STACK: [
         Command("setup", "ci.stack.cli:app", "Set up what is missing here: container engine, base images"),
@@ -48,6 +49,14 @@ COMMANDS: dict[str, list[Command]] = {
         Command("down", "ci.stack.cli:app", "Stop the stack and keep its data"),
         Command("ps", "ci.stack.cli:app", "List the stack's containers"),
         Command("logs", "ci.stack.cli:app", "Show the stack's logs, merged"),
+        Command("secrets", "ci.stack.cli:app", "List the stack's secrets, print one"),
+    ],
+    SERVICE: [
+        Command("serve", "service.cli:app", "Run the agent server"),
+    ],
+    PROJECT: [
+        Command("lock", "ci.requirements:main", "Refresh the hash-locked requirement sets", True),
+        Command("self-test", "ci.selftest:main", "Run the project's own checks [fast|lint|slow]", True),
     ],
 }
 

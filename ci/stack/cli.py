@@ -1,0 +1,140 @@
+"""The wrapper's commands. Each is a few lines over the module that does the work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, ParamSpec
+
+import typer
+
+from ci.stack import apt, container_engine, project, secrets
+from ci.stack.errors import BuildFailed, EngineMissing, Interrupted, StackError
+from ci.stack.project import Project
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+P = ParamSpec("P")
+
+FOR_BASES = ("mmdebstrap", "busybox-static")
+FOR_TESTS = (
+    "chromium",
+    "nginx-light",
+    "prometheus",
+    "prometheus-alertmanager",
+    "postgresql",
+    "openssl",
+    "git",
+)
+
+
+def say(line: str) -> None:
+    """One line for the person, on standard error: standard output is for answers."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def reported(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn a StackError into its one line and its exit status."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except StackError as error:
+            say(f"agent-loop: {error}")
+            raise typer.Exit(error.exit_status) from error
+        except KeyboardInterrupt as error:
+            say("agent-loop: interrupted; the same command goes on from here")
+            raise typer.Exit(Interrupted.exit_status) from error
+
+    return wrapped
+
+
+@app.command()
+@reported
+def setup(
+    tests: Annotated[
+        bool, typer.Option("--tests", help="also the servers and the browser that the tests start")
+    ] = False,
+) -> None:
+    """Set up what is missing here: container engine, base images."""
+    try:
+        container_engine.ensure(say)
+        wanted = [*FOR_BASES, *(FOR_TESTS if tests else ())]
+        if lacking := apt.missing(wanted):
+            if not apt.may_install():
+                raise EngineMissing(f"Missing packages. Run: apt-get install {' '.join(lacking)}")
+            say(f"Installing {' '.join(lacking)}")
+            apt.install(lacking)
+    except (container_engine.EngineError, apt.InstallError) as error:
+        raise EngineMissing(str(error)) from error
+    from ci.engine.bases.cli import main as bases
+
+    if bases(["build"]) != 0:
+        raise BuildFailed("The base images are not there; see above. 'agent-loop setup' goes on from here.")
+
+
+@app.command()
+@reported
+def up(
+    mode: Annotated[str, typer.Argument(help="dev, prod or train")] = "dev",
+    offline: Annotated[bool, typer.Option("--offline", help="do not look for a registry")] = False,
+) -> None:
+    """Build, start and wait for the stack [dev|prod|train]."""
+    from ci.engine.call import main as call
+    from ci.stack.up import Context
+    from ci.stack.up import up as run
+
+    run(Project(mode=mode, offline=offline), Context(say=say, call=call))
+
+
+@app.command()
+@reported
+def down(
+    volumes: Annotated[bool, typer.Option("--volumes", help="also delete the data, after a yes")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Stop the stack and keep its data."""
+    stack = project.remembered(project.state_folder())
+    if volumes and not yes:
+        typer.confirm("Delete every volume of the stack: models, runs, metrics, dashboards' state?", abort=True)
+    # Every profile, so that what an earlier mode started ends too.
+    done = stack.compose("--profile", "*", "down", "--remove-orphans", *(["--volumes"] if volumes else []))
+    raise typer.Exit(done.returncode)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@reported
+def ps(context: typer.Context) -> None:
+    """List the stack's containers."""
+    raise typer.Exit(project.remembered(project.state_folder()).compose("ps", *context.args).returncode)
+
+
+@app.command()
+@reported
+def logs(
+    services: Annotated[list[str] | None, typer.Argument(help="only these services")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as lines come")] = False,
+    tail: Annotated[str, typer.Option("--tail", "-n", help="how many lines of each")] = "200",
+) -> None:
+    """Show the stack's logs, merged."""
+    words = ["logs", "--timestamps", "--tail", tail, *(["--follow"] if follow else []), *(services or [])]
+    raise typer.Exit(project.remembered(project.state_folder()).compose(*words).returncode)
+
+
+secrets_app = typer.Typer(no_args_is_help=True)
+app.add_typer(secrets_app, name="secrets", help="The stack's secrets.")
+
+
+@secrets_app.command("list")
+def secrets_list() -> None:
+    """Name the secrets and what each opens."""
+    for secret in secrets.SECRETS.values():
+        print(f"{secret.name:<12} {secret.opens}")
+
+
+@secrets_app.command("show")
+@reported
+def secrets_show(name: str) -> None:
+    """Print one secret."""
+    print(secrets.show(project.state_folder(), name))

@@ -1,0 +1,58 @@
+"""Our images, built by the pipelines, loaded into the engine and recorded by digest in `images.env`.
+
+Compose starts `name@sha256:…` of a loaded, never pushed image when the engine has the containerd image store and the
+pull policy is never (docs/adr records the trial), so what runs is what was built, to the byte.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ci.stack.errors import BuildFailed
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of ours: the variable compose reads, the name it is loaded under, the call that builds it."""
+
+    variable: str
+    name: str
+    call: tuple[str, ...]
+
+
+RUNTIME = Image("AGENT_LOOP_IMAGE_RUNTIME", "agent-loop/runtime", ("build-runtime",))
+DEV = Image("AGENT_LOOP_IMAGE_DEV", "agent-loop/dev", ("build-dev",))
+TRAINING = Image("AGENT_LOOP_IMAGE_TRAINING", "agent-loop/training", ("build-training",))
+OPS = Image("AGENT_LOOP_IMAGE_OPS", "agent-loop/ops", ("build-ops",))
+
+Call = Callable[[list[str]], int]
+"""`agent-loop call` as a function: its words to its exit status."""
+
+
+def digest(name: str) -> str | None:
+    """The loaded image's digest, such as sha256:…, or None when the engine does not hold it."""
+    asked = subprocess.run(
+        ["docker", "image", "inspect", name, "--format", "{{.Id}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() or None
+
+
+def build(images: Iterable[Image], call: Call) -> dict[str, str]:
+    """Build and load each image; return what `images.env` says: variable to `name@digest`.
+
+    Raises BuildFailed with the command that shows the whole output again.
+    """
+    found: dict[str, str] = {}
+    for image in images:
+        tag = f"{image.name}:local"
+        words = [*image.call, "export-image", "--name", tag]
+        status = call(words)
+        if status != 0:
+            raise BuildFailed(f"Building {tag} failed with {status}. 'agent-loop call {' '.join(words)}' shows why.")
+        found[image.variable] = f"{image.name}@{digest(tag)}"
+    return found

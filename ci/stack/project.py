@@ -1,0 +1,110 @@
+"""One stack: its mode, its files, its state folder, and the compose command line that speaks of it.
+
+State that is neither a secret of the host nor a container's volume lies in one folder (`AGENT_LOOP_STATE`, by default
+`state/` beside the compose files' repository): secrets, `images.env`, what a canary is at.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ci.stack.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE = Path(__file__).resolve().parent / "compose"
+MODES = ("dev", "prod", "train")
+
+
+def state_folder() -> Path:
+    """The folder that outlives the containers; made private on first use."""
+    folder = Path(os.environ.get("AGENT_LOOP_STATE", ROOT / "state")).absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the wrapper knows of a stack before it speaks to compose."""
+
+    mode: str = "dev"
+    offline: bool = False
+    gpu: bool = False
+    state: Path = field(default_factory=state_folder)
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"No mode '{self.mode}'. Use one of {', '.join(MODES)}.")
+
+    @property
+    def files(self) -> list[Path]:
+        """The compose files of this mode, base first."""
+        names = [
+            "compose.yaml",
+            f"compose.{self.mode}.yaml",
+            *(["compose.offline.yaml"] if self.offline else []),
+        ]
+        return [COMPOSE / name for name in names if (COMPOSE / name).is_file()]
+
+    @property
+    def profiles(self) -> list[str]:
+        """Offline takes none: whatever needs a registry has a profile."""
+        return [] if self.offline else ["gpu" if self.gpu else "cpu"]
+
+    @property
+    def images_env(self) -> Path:
+        """The file that names our images by digest."""
+        return self.state / "images.env"
+
+    def environment(self) -> dict[str, str]:
+        """What compose interpolates: the person's own variables over the recorded images."""
+        recorded = read_env(self.images_env)
+        return {**recorded, **os.environ, "AGENT_LOOP_STATE": str(self.state)}
+
+    def command(self, *words: str) -> list[str]:
+        """The docker compose command line for this project."""
+        files = [word for path in self.files for word in ("--file", str(path))]
+        profiles = [word for name in self.profiles for word in ("--profile", name)]
+        return ["docker", "compose", *files, *profiles, *words]
+
+    def compose(self, *words: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run compose; output goes to the terminal unless captured. Never raises for an exit status."""
+        return subprocess.run(
+            self.command(*words), env=self.environment(), text=True, capture_output=capture, check=False
+        )
+
+
+def read_env(path: Path) -> dict[str, str]:
+    """The NAME=value lines of a file, or nothing when it is not there."""
+    if not path.is_file():
+        return {}
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def write_env(path: Path, values: Mapping[str, str], comment: str) -> None:
+    """Write NAME=value lines atomically, sorted, under a comment."""
+    text = f"# {comment}\n" + "".join(f"{name}={values[name]}\n" for name in sorted(values))
+    draft = path.with_suffix(".tmp")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def remembered(state: Path) -> Project:
+    """The project as `up` last started it, so that `down`, `ps` and `logs` speak of the same containers."""
+    values = read_env(state / "project.env")
+    return Project(
+        mode=values.get("MODE", "dev"),
+        offline=values.get("OFFLINE") == "1",
+        gpu=values.get("GPU") == "1",
+        state=state,
+    )
+
+
+def remember(project: Project) -> None:
+    """Write down what `up` starts."""
+    values = {"MODE": project.mode, "OFFLINE": str(int(project.offline)), "GPU": str(int(project.gpu))}
+    write_env(project.state / "project.env", values, "What 'agent-loop up' started last.")

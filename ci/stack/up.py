@@ -1,0 +1,131 @@
+"""`agent-loop up`: a list of small steps, each taking what the last one found, so that each is tested alone.
+
+engine → secrets → images → containers → report. All of them are idempotent: `up` after an interruption, or again with
+nothing changed, does only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from ci.stack import container_engine, images, offline, project, secrets
+from ci.stack.errors import EngineMissing, StartFailed
+from ci.stack.project import Project
+
+REGISTRY = ("registry-1.docker.io", 443)
+LEFT_OUT = "Ollama, Grafana (and cAdvisor) exist only as registry images and are left out"
+
+
+@dataclass(frozen=True)
+class Context:
+    """How the steps speak to the rest: a line for the person, and the pipelines."""
+
+    say: Callable[[str], None]
+    call: images.Call
+
+
+def registry_answers(address: tuple[str, int] = REGISTRY, seconds: float = 3.0) -> bool:
+    """Whether a connection to the default registry opens in time."""
+    try:
+        with socket.create_connection(address, timeout=seconds):
+            return True
+    except OSError:
+        return False
+
+
+def engine(stack: Project, context: Context) -> Project:
+    """A container engine that answers, or EngineMissing with what to run."""
+    try:
+        found = container_engine.ensure(context.say)
+    except container_engine.EngineError as error:
+        raise EngineMissing(str(error)) from error
+    if not found.containerd_store:
+        context.say("The engine's containerd image store is off, so image digests are not reproducible here.")
+    return stack
+
+
+def reach(stack: Project, context: Context) -> Project:
+    """Offline when asked for, or when no registry answers; said once."""
+    if stack.offline or registry_answers():
+        return stack
+    context.say(f"No container registry can be reached: starting offline. {LEFT_OUT}.")
+    return replace(stack, offline=True)
+
+
+def make_secrets(stack: Project, context: Context) -> Project:
+    """The secrets that are missing."""
+    made = secrets.ensure(stack.state)
+    if made:
+        context.say(
+            f"Made {', '.join(made)} in {secrets.folder(stack.state)}; 'agent-loop secrets show NAME' prints one."
+        )
+    return stack
+
+
+def build_images(stack: Project, context: Context) -> Project:
+    """Our images by digest, and stand-ins for a registry's when offline."""
+    found = project.read_env(stack.images_env)
+    found |= images.build([images.RUNTIME], context.call)
+    if stack.offline:
+        found |= offline.build(["prometheus"], context.say)
+    project.write_env(stack.images_env, found, "Written by 'agent-loop up': what runs, by digest.")
+    return stack
+
+
+def start(stack: Project, context: Context) -> Project:
+    """Start every container and wait until each is healthy."""
+    project.remember(stack)
+    done = stack.compose("up", "--detach", "--wait", "--wait-timeout", "300", "--remove-orphans", "--quiet-pull")
+    if done.returncode != 0:
+        raise StartFailed(
+            f"Not every container became healthy: {', '.join(unhealthy(stack)) or 'see above'}."
+            " 'agent-loop logs SERVICE' shows why; 'agent-loop up' tries again."
+        )
+    return stack
+
+
+def report(stack: Project, context: Context) -> Project:
+    """The addresses, and where the secrets are."""
+    for line in addresses(stack):
+        context.say(line)
+    return stack
+
+
+STEPS = (engine, reach, make_secrets, build_images, start, report)
+
+
+def up(stack: Project, context: Context) -> Project:
+    """Run every step in order. Raises a StackError, after which running `up` again is safe."""
+    for step in STEPS:
+        stack = step(stack, context)
+    return stack
+
+
+def containers(stack: Project) -> list[dict[str, object]]:
+    """What compose says of each container, running or not."""
+    listed = stack.compose("ps", "--all", "--format", "json", capture=True)
+    return [json.loads(line) for line in listed.stdout.splitlines() if line.startswith("{")]
+
+
+def unhealthy(stack: Project) -> list[str]:
+    """`service (state)` of each container that is neither healthy nor done with exit status 0."""
+    return sorted(
+        f"{c['Service']} ({c.get('Health') or c['State']})"
+        for c in containers(stack)
+        if c.get("Health") not in ("healthy", "") or (c["State"] != "running" and c.get("ExitCode") != 0)
+    )
+
+
+def addresses(stack: Project) -> Iterator[str]:
+    """A line for each address that the running stack publishes."""
+    titles = {"agent": "Agent Loop", "prometheus": "Prometheus", "grafana": "Grafana", "ollama": "Ollama"}
+    for container in sorted(containers(stack), key=lambda c: str(c["Service"])):
+        published = container.get("Publishers")
+        for port in published if isinstance(published, list) else []:
+            if port.get("PublishedPort"):
+                title = titles.get(str(container["Service"]), str(container["Service"]))
+                yield f"{title:<12} http://localhost:{port['PublishedPort']}"
+    yield "The service asks for an API key: 'agent-loop secrets show api_key' prints it."
