@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Annotated, ParamSpec
 
 import typer
+from rich.markup import escape
 
 from ci.stack import apt, container_engine, project, secrets
 from ci.stack.errors import BuildFailed, EngineMissing, Interrupted, StackError
@@ -19,7 +20,7 @@ P = ParamSpec("P")
 FOR_BASES = ("mmdebstrap", "busybox-static")
 FOR_TESTS = (
     "chromium",
-    "nginx-light",
+    "nginx",
     "prometheus",
     "prometheus-alertmanager",
     "postgresql",
@@ -120,6 +121,33 @@ def logs(
     """Show the stack's logs, merged."""
     words = ["logs", "--timestamps", "--tail", tail, *(["--follow"] if follow else []), *(services or [])]
     raise typer.Exit(project.remembered(project.state_folder()).compose(*words).returncode)
+
+
+@app.command()
+@reported
+def doctor(
+    mode: Annotated[str, typer.Argument(help="dev, prod or train: whose ports and networks to look at")] = "dev",
+    gpu: Annotated[str, typer.Option(help="auto, on or off")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="as 'up --offline' would start")] = False,
+) -> None:
+    """Say what the stack needs here: each line ok, warn or fail, with the fix."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ci.stack import doctor, machine
+
+    wanted = doctor.wanted_by(mode, gpu, offline)
+    findings = doctor.examine(machine.read(project.name(), wanted.ports, wanted.model), wanted)
+    table = Table(box=None)
+    for title in ("CHECK", "", "FOUND", "FIX"):
+        table.add_column(title, overflow="fold")
+    colours = {doctor.Level.OK: "green", doctor.Level.WARN: "yellow", doctor.Level.FAIL: "red"}
+    for finding in findings:
+        level = f"[{colours[finding.level]}]{finding.level.value}[/]"
+        table.add_row(finding.check, level, escape(finding.detail), escape(finding.fix))
+    Console().print(table)
+    if any(finding.level is doctor.Level.FAIL for finding in findings):
+        raise typer.Exit(1)
 
 
 secrets_app = typer.Typer(no_args_is_help=True)

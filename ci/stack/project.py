@@ -26,6 +26,11 @@ def state_folder() -> Path:
     return folder
 
 
+def name() -> str:
+    """The compose project's name, as compose.yaml takes it."""
+    return os.environ.get("AGENT_LOOP_PROJECT", "agent-loop")
+
+
 @dataclass(frozen=True)
 class Project:
     """What the wrapper knows of a stack before it speaks to compose."""

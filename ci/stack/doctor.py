@@ -1,0 +1,236 @@
+"""`agent-loop doctor`: one table of what the stack needs, each line ok, warn or fail, with the fix.
+
+Every check is a function from the machine as it was read (`Machine`) to findings, so that each failure the field knows
+of is tested without having to break a machine. Reading the machine is in `ci.stack.machine`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ci.stack.errors import UsageError
+from ci.stack.machine import Machine
+
+GIB = 1024**3
+OLDEST_ENGINE = (26, 1)
+OLDEST_COMPOSE = (2, 26)
+DISK_RESERVE = 10 * GIB
+"""Bytes that images, metrics and logs take beside a model."""
+OPEN_FILES = 4096
+
+
+class Level(StrEnum):
+    """How a finding is to be taken; `fail` makes the command's exit status 1."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table."""
+
+    check: str
+    level: Level
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the stack about to start asks of the machine."""
+
+    ports: tuple[int, ...] = (8000, 9090, 3000, 11434)
+    subnets: tuple[str, ...] = ("172.20.0.0/16",)
+    model: str = "gemma3n:e4b"
+    model_bytes: int = 8 * GIB
+    """Size of the model on disk; also about what it takes in memory."""
+    gpu: bool | None = None
+    """True: a card is asked for. None: use one if it is there."""
+    offline: bool = False
+
+
+PORTS = {
+    "dev": {"AGENT_LOOP_PORT": 8000, "PROMETHEUS_PORT": 9090, "GRAFANA_PORT": 3000, "OLLAMA_PORT": 11434},
+    "prod": {"HTTP_PORT": 80, "HTTPS_PORT": 443},
+    "train": {"JUPYTER_PORT": 8888, "TENSORBOARD_PORT": 6006, "TRACKING_PORT": 8080},
+}
+"""The ports that a mode publishes, by the variable that moves each."""
+
+SUBNETS = {"dev": ("172.20.0.0/16",), "prod": ("172.20.0.0/16",), "train": ("172.25.0.0/16",)}
+
+
+def wanted_by(mode: str, gpu: str, offline: bool) -> Wanted:
+    """What a mode asks, with the person's own ports, subnets and model. Raises UsageError for unknown words."""
+    if mode not in PORTS:
+        raise UsageError(f"No mode '{mode}'. Use one of {', '.join(PORTS)}.")
+    if gpu not in ("auto", "on", "off"):
+        raise UsageError(f"No --gpu '{gpu}'. Use auto, on or off.")
+    variable = "TRAINING_NETWORK_SUBNET" if mode == "train" else "AGENT_NETWORK_SUBNET"
+    return Wanted(
+        ports=tuple(port(name, default) for name, default in PORTS[mode].items()),
+        subnets=(os.environ[variable],) if os.environ.get(variable) else SUBNETS[mode],
+        model=os.environ.get("AGENT_LOOP_DEFAULT_MODEL", Wanted.model),
+        gpu={"auto": None, "on": True, "off": False}[gpu],
+        offline=offline,
+    )
+
+
+def port(variable: str, default: int) -> int:
+    """A port from the environment. Raises UsageError for what is none."""
+    text = os.environ.get(variable, str(default))
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise UsageError(f"'{text}' is no port, in {variable}. Use a number from 1 to 65535.")
+    return int(text)
+
+
+Check = Callable[[Machine, Wanted], Iterator[Finding]]
+
+
+def engine(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """A container engine that answers, new enough, with the containerd image store."""
+    if machine.engine is None:
+        yield Finding("engine", Level.FAIL, "no container engine answers", "agent-loop setup")
+        return
+    found = f"Docker {machine.engine}"
+    if version(machine.engine) < OLDEST_ENGINE:
+        yield Finding("engine", Level.FAIL, f"{found} is older than 26.1", "upgrade Docker, or: agent-loop setup")
+    else:
+        yield Finding("engine", Level.OK, found)
+    if not machine.containerd_store:
+        fix = '{"features": {"containerd-snapshotter": true}} in /etc/docker/daemon.json, then restart Docker'
+        yield Finding("image store", Level.WARN, "not containerd's: digests are not reproducible", fix)
+    if machine.rootless:
+        yield Finding("rootless", Level.WARN, "rootless engine: ports below 1024 need a sysctl", "docs/install.md")
+
+
+def compose(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """Compose and buildx, new enough."""
+    if machine.compose is None:
+        yield Finding("compose", Level.FAIL, "the compose plugin is missing", "agent-loop setup")
+    elif version(machine.compose) < OLDEST_COMPOSE:
+        yield Finding("compose", Level.FAIL, f"{machine.compose} is older than 2.26", "upgrade docker-compose")
+    else:
+        yield Finding("compose", Level.OK, machine.compose)
+    if machine.buildx is None:
+        yield Finding("buildx", Level.FAIL, "the buildx plugin is missing", "agent-loop setup")
+
+
+def ports(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """Each port to publish is free, or held by this very stack."""
+    for number in wanted.ports:
+        holder = machine.listening.get(number)
+        if holder is None or holder == "this stack":
+            yield Finding(f"port {number}", Level.OK, holder or "free")
+        else:
+            variable = next((v for mode in PORTS.values() for v, default in mode.items() if default == number), "it")
+            yield Finding(f"port {number}", Level.FAIL, f"taken by {holder}", f"stop it, or move ours: {variable}=…")
+
+
+def disk(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """Room for the images, a model and a margin where the engine keeps its data."""
+    needed = DISK_RESERVE + (0 if wanted.offline or machine.model_present else wanted.model_bytes)
+    detail = f"{machine.disk_free / GIB:.0f} GiB free in {machine.disk_path}, {needed / GIB:.0f} GiB needed"
+    level = Level.OK if machine.disk_free >= needed else Level.FAIL
+    yield Finding("disk", level, detail, "" if level == Level.OK else "agent-loop clean, or move Docker's data-root")
+
+
+def memory(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """Memory for the model unless a card holds it."""
+    needed = GIB if wanted.offline or machine.gpus else wanted.model_bytes + 2 * GIB
+    detail = f"{machine.memory_free / GIB:.1f} GiB available, {needed / GIB:.1f} GiB needed"
+    if machine.memory_free >= needed:
+        yield Finding("memory", Level.OK, detail)
+    else:
+        yield Finding("memory", Level.WARN, detail, "a smaller model: agent-loop model use gemma3n:e2b")
+
+
+def gpu(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """Driver, container runtime and cgroup driver, where a card is asked for or there."""
+    if not machine.gpus:
+        if wanted.gpu:
+            yield Finding("gpu", Level.FAIL, "no NVIDIA card answers nvidia-smi", "install the driver, or: --gpu off")
+        else:
+            yield Finding("gpu", Level.OK, "none; models run on the CPU")
+        return
+    if "nvidia" not in machine.runtimes and not machine.cdi:
+        fix = "install nvidia-container-toolkit, then: nvidia-ctk runtime configure --runtime=docker"
+        level = Level.FAIL if wanted.gpu else Level.WARN
+        yield Finding("gpu", level, f"{machine.gpus[0]}, but containers cannot reach it", fix)
+        return
+    yield Finding("gpu", Level.OK, ", ".join(machine.gpus))
+    if machine.cgroup_driver == "systemd":
+        fix = '"exec-opts": ["native.cgroupdriver=cgroupfs"] in /etc/docker/daemon.json'
+        yield Finding("gpu stays", Level.WARN, "systemd cgroups: a daemon-reload can take the card away", fix)
+
+
+def subnets(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """The stack's networks overlap nothing that the machine already routes."""
+    for text in wanted.subnets:
+        subnet = ipaddress.ip_network(text)
+        clash = next((r for r in machine.routes if subnet.overlaps(ipaddress.ip_network(r.subnet))), None)
+        if clash is None or clash.owner == "this stack":
+            yield Finding(f"subnet {text}", Level.OK, "free")
+        else:
+            fix = "set AGENT_NETWORK_SUBNET (or TRAINING_NETWORK_SUBNET) to a free one, such as 172.30.0.0/16"
+            yield Finding(f"subnet {text}", Level.FAIL, f"overlaps {clash.subnet} of {clash.owner}", fix)
+
+
+def registry(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """A registry in reach, or the way without one."""
+    if machine.registry or wanted.offline:
+        yield Finding("registry", Level.OK, "reachable" if machine.registry else "not needed (offline)")
+    else:
+        yield Finding("registry", Level.WARN, "out of reach", "agent-loop up --offline builds what it can")
+
+
+def model(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """The served model is there."""
+    if wanted.offline:
+        yield Finding("model", Level.OK, "the demo model that travels with the repository")
+    elif machine.model_present:
+        yield Finding("model", Level.OK, wanted.model)
+    else:
+        yield Finding("model", Level.WARN, f"{wanted.model} is not pulled", "agent-loop init")
+
+
+def clock(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """A clock that certificates and tokens can live with."""
+    skew = machine.clock_skew
+    if skew is None:
+        yield Finding("clock", Level.OK, "not compared: nothing to ask")
+    elif abs(skew) > 60:
+        yield Finding("clock", Level.WARN, f"{skew:+.0f} s from a server's", "turn on time synchronisation")
+    else:
+        yield Finding("clock", Level.OK, f"{skew:+.0f} s")
+
+
+def files(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """Enough open files for many streams at once."""
+    if machine.open_files >= OPEN_FILES:
+        yield Finding("open files", Level.OK, str(machine.open_files))
+    else:
+        yield Finding("open files", Level.WARN, f"limit {machine.open_files}", f"ulimit -n {OPEN_FILES} before 'up'")
+
+
+CHECKS: tuple[Check, ...] = (engine, compose, ports, disk, memory, gpu, subnets, registry, model, clock, files)
+
+
+def examine(machine: Machine, wanted: Wanted) -> list[Finding]:
+    """Every finding of every check, in the table's order."""
+    return [finding for check in CHECKS for finding in check(machine, wanted)]
+
+
+def version(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version such as 2.26.1-4: (2, 26, 1)."""
+    numbers: list[int] = []
+    for part in text.lstrip("v").replace("-", ".").replace("+", ".").split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
