@@ -1,5 +1,20 @@
 """What runs models, behind one protocol (`base.Backend`). `create` makes the one that the settings ask for."""
 
-from service.backends.create import create
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.backends.base import Backend
+    from service.settings import Settings
+    from service.telemetry.metrics import Metrics
 
 __all__ = ["create"]
+
+
+def create(settings: Settings, metrics: Metrics | None = None) -> Backend:
+    """The configured backend; `metrics` is where its calls are counted. Raises StartupError."""
+    # Imported on use: `service.errors` needs `backends.base`, and the backends need `service.errors`.
+    from service.backends.configured import create as configured
+
+    return configured(settings, metrics)
