@@ -1,0 +1,92 @@
+"""The outermost ASGI layer: arrival time, request id, HTTP metrics, and a last net under every error.
+
+Pure ASGI: a `BaseHTTPMiddleware` costs more than the rest of a relay together and hides disconnects.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from typing import Any, cast
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import ApiError
+from service.telemetry import Metrics, names
+from service.telemetry.logs import bound
+
+log = structlog.get_logger("service.http")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+UNMATCHED = "unmatched"
+"""The route label of a path that no route has: never the path itself."""
+
+
+class Edge:
+    """Wraps the application; `scope["state"]["arrival"]` becomes `time.monotonic()` at arrival."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, variant: str) -> None:
+        self.app = app
+        self._metrics = metrics
+        self._variant = variant
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        arrival = time.monotonic()
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else "req_" + secrets.token_hex(8)
+        # A new dictionary: the server shares one `state` among all requests.
+        scope["state"] = {**scope.get("state", {}), "arrival": arrival, "request_id": request_id}
+        status = 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = int(message["status"])
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                headers["X-Variant"] = self._variant
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+            await send(message)
+
+        failure = ""
+        with self._metrics.active(names.HTTP_ACTIVE), bound(request_id=request_id):
+            try:
+                await self.app(scope, receive, counted)
+            except Exception as error:
+                failure = type(error).__name__
+                log.exception("request.failed", path=scope["path"])
+                if status == 0:
+                    await _answer(ApiError("Something went wrong in the service. Try again later."), counted)
+            finally:
+                self._observe(scope, status, failure, time.monotonic() - arrival)
+
+    def _observe(self, scope: Scope, status: int, failure: str, seconds: float) -> None:
+        route = cast("Any", scope.get("route"))
+        self._metrics.observe(
+            names.HTTP_DURATION,
+            seconds,
+            http_route=getattr(route, "path", UNMATCHED),
+            http_request_method=_method(scope["method"]),
+            # 499: the client left before there was an answer (nginx's number for it).
+            http_response_status_code=str(status or 499),
+            error_type=failure or (str(status) if status >= 500 else ""),
+        )
+
+
+def _method(method: str) -> str:
+    known = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
+    return method if method in known else "_OTHER"
+
+
+async def _answer(error: ApiError, send: Send) -> None:
+    body = json.dumps(error.body()).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

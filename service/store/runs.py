@@ -1,0 +1,458 @@
+"""Runs in the store. Whoever appends to a run must own its lease; losing it is `LeaseLost`, and nothing is written.
+
+The number of an event is taken from the run's row in the same statement that checks the owner, so numbers have no
+gaps and two processes can never write one run's log at the same time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, insert, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.store.database import Database, Refused
+from service.store.tables import events, features, idempotency, runs, sessions
+
+
+class LeaseLost(Refused):
+    """Another process has the run now, or it has ended."""
+
+
+class SessionBusy(Refused):
+    """Another run of the session is active: `run_id`."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+
+class SessionUnknown(Refused):
+    """No such session of this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of a run's log; `seq` counts from 1."""
+
+    seq: int
+    type: str
+    data: dict[str, Any]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as stored."""
+
+    id: str
+    key_id: str
+    session_id: str
+    agent: str
+    model: str
+    status: str
+    outcome: str | None
+    request: dict[str, Any]
+    variant: dict[str, Any]
+    summary: dict[str, Any] | None
+    feedback: dict[str, Any] | None
+    created_at: float
+    ended_at: float | None
+    next_seq: int
+    owner: str | None
+    attempts: int
+    cancel: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is in its terminal state."""
+        return self.status == "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to be created. `session_id` names an existing session unless `new_session`."""
+
+    id: str
+    key_id: str
+    session_id: str
+    new_session: bool
+    agent: str
+    model: str
+    request: dict[str, Any]
+    variant: dict[str, Any]
+    owner: str
+    lease_until: float
+    created: dict[str, Any]
+    """Data of the first event, `run.created`."""
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The idempotency key was used before: for this run, with a body of this fingerprint."""
+
+    run_id: str
+    fingerprint: str
+
+
+_COLUMNS = [column for column in runs.c if column.name != "lease_until"]
+
+
+class RunStore:
+    """Reads and writes runs, events and sessions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._insert: Any = sqlite_insert if database.sqlite else postgresql_insert
+
+    async def create(self, new: NewRun, *, since: float = 0.0) -> Duplicate | None:
+        """Store a run with its first event, and take its session. `since` is when idempotency keys expire.
+
+        Returns None, or the earlier run of the same idempotency key. Raises SessionBusy, SessionUnknown, StoreDown.
+        """
+        now = time.time()
+
+        async def operation(connection: AsyncConnection) -> Duplicate | None:
+            if new.idempotency_key is not None:
+                earlier = await self._earlier(connection, new, since)
+                if earlier is not None:
+                    return earlier
+            await self._take_session(connection, new, now)
+            await connection.execute(
+                insert(runs).values(
+                    id=new.id,
+                    key_id=new.key_id,
+                    session_id=new.session_id,
+                    agent=new.agent,
+                    model=new.model,
+                    status="running",
+                    request=new.request,
+                    variant=new.variant,
+                    created_at=now,
+                    next_seq=2,
+                    owner=new.owner,
+                    lease_until=new.lease_until,
+                    attempts=1,
+                )
+            )
+            await connection.execute(
+                insert(events).values(run_id=new.id, seq=1, type="run.created", data=new.created, at=now)
+            )
+            if new.idempotency_key is None:
+                return None
+            statement = self._insert(idempotency).values(
+                key_id=new.key_id,
+                idempotency_key=new.idempotency_key,
+                fingerprint=new.fingerprint,
+                run_id=new.id,
+                created_at=now,
+            )
+            if (await connection.execute(statement.on_conflict_do_nothing())).rowcount == 1:
+                return None
+            # Another process was faster (PostgreSQL only): undo ours and answer with its run.
+            await connection.execute(delete(runs).where(runs.c.id == new.id))
+            await self._leave_session(connection, new.session_id, new.id)
+            return await self._earlier(connection, new, since)
+
+        return await self._database.write(operation)
+
+    async def _earlier(self, connection: AsyncConnection, new: NewRun, since: float) -> Duplicate | None:
+        mine = (idempotency.c.key_id == new.key_id) & (idempotency.c.idempotency_key == new.idempotency_key)
+        await connection.execute(delete(idempotency).where(mine, idempotency.c.created_at < since))
+        row = (await connection.execute(select(idempotency).where(mine))).one_or_none()
+        return None if row is None else Duplicate(row.run_id, row.fingerprint)
+
+    async def _take_session(self, connection: AsyncConnection, new: NewRun, now: float) -> None:
+        if new.new_session:
+            await connection.execute(
+                insert(sessions).values(
+                    id=new.session_id,
+                    key_id=new.key_id,
+                    variant=new.variant.get("name", ""),
+                    created_at=now,
+                    updated_at=now,
+                    active_run=new.id,
+                )
+            )
+            return
+        mine = (sessions.c.id == new.session_id) & (sessions.c.key_id == new.key_id)
+        taken = await connection.execute(
+            update(sessions).where(mine, sessions.c.active_run.is_(None)).values(active_run=new.id, updated_at=now)
+        )
+        if taken.rowcount == 1:
+            return
+        row = (await connection.execute(select(sessions.c.active_run).where(mine))).one_or_none()
+        if row is None:
+            raise SessionUnknown(new.session_id)
+        raise SessionBusy(row.active_run)
+
+    async def _leave_session(self, connection: AsyncConnection, session_id: str, run_id: str) -> None:
+        await connection.execute(
+            update(sessions)
+            .where(sessions.c.id == session_id, sessions.c.active_run == run_id)
+            .values(active_run=None, updated_at=time.time())
+        )
+
+    async def add_session(self, session_id: str, key_id: str, variant: str) -> None:
+        """Store an empty session."""
+        now = time.time()
+
+        async def operation(connection: AsyncConnection) -> None:
+            await connection.execute(
+                insert(sessions).values(id=session_id, key_id=key_id, variant=variant, created_at=now, updated_at=now)
+            )
+
+        await self._database.write(operation)
+
+    async def append(self, run_id: str, owner: str, entries: Sequence[tuple[str, dict[str, Any]]]) -> list[Event]:
+        """Add events to a run's log and return them with their numbers. Raises LeaseLost, StoreDown."""
+        now = time.time()
+
+        async def operation(connection: AsyncConnection) -> list[Event]:
+            first = await self._take_numbers(connection, run_id, owner, len(entries))
+            return await self._insert_events(connection, run_id, first, entries, now)
+
+        return await self._database.write(operation)
+
+    async def finish(
+        self,
+        run: RunRow,
+        owner: str,
+        outcome: str,
+        summary: dict[str, Any],
+        entries: Sequence[tuple[str, dict[str, Any]]],
+        feature_row: dict[str, Any],
+    ) -> list[Event]:
+        """Put a run into its terminal state with its last events, free its session, store its feature row."""
+        now = time.time()
+
+        async def operation(connection: AsyncConnection) -> list[Event]:
+            first = await self._take_numbers(
+                connection,
+                run.id,
+                owner,
+                len(entries),
+                {
+                    "status": "ended",
+                    "outcome": outcome,
+                    "summary": summary,
+                    "ended_at": now,
+                    "owner": None,
+                },
+            )
+            written = await self._insert_events(connection, run.id, first, entries, now)
+            await self._leave_session(connection, run.session_id, run.id)
+            await connection.execute(
+                self._insert(features).values(run_id=run.id, at=now, **feature_row).on_conflict_do_nothing()
+            )
+            return written
+
+        return await self._database.write(operation)
+
+    async def _take_numbers(
+        self,
+        connection: AsyncConnection,
+        run_id: str,
+        owner: str,
+        count: int,
+        values: dict[str, Any] | None = None,
+    ) -> int:
+        row = (
+            await connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id, runs.c.owner == owner, runs.c.status == "running")
+                .values(next_seq=runs.c.next_seq + count, **(values or {}))
+                .returning(runs.c.next_seq)
+            )
+        ).one_or_none()
+        if row is None:
+            raise LeaseLost(run_id)
+        return int(row.next_seq) - count
+
+    async def _insert_events(
+        self,
+        connection: AsyncConnection,
+        run_id: str,
+        first: int,
+        entries: Sequence[tuple[str, dict[str, Any]]],
+        now: float,
+    ) -> list[Event]:
+        written = [Event(first + index, kind, data, now) for index, (kind, data) in enumerate(entries)]
+        await connection.execute(
+            insert(events),
+            [{"run_id": run_id, "seq": each.seq, "type": each.type, "data": each.data, "at": now} for each in written],
+        )
+        return written
+
+    async def renew(self, owner: str, until: float) -> None:
+        """Keep everything that `owner` works on until `until`."""
+
+        async def operation(connection: AsyncConnection) -> None:
+            await connection.execute(
+                update(runs).where(runs.c.owner == owner, runs.c.status == "running").values(lease_until=until)
+            )
+
+        await self._database.write(operation)
+
+    async def claim(self, run_id: str, owner: str, until: float) -> RunRow | None:
+        """Take over a run whose lease has run out; None if somebody else was faster or it has ended."""
+        now = time.time()
+
+        async def operation(connection: AsyncConnection) -> bool:
+            result = await connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id, runs.c.status == "running", runs.c.lease_until < now)
+                .values(owner=owner, lease_until=until, attempts=runs.c.attempts + 1)
+            )
+            return result.rowcount == 1
+
+        return await self.get(run_id) if await self._database.write(operation) else None
+
+    async def release(self, run_id: str, owner: str) -> None:
+        """Give a run up, so that any process may claim it at once."""
+
+        async def operation(connection: AsyncConnection) -> None:
+            await connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id, runs.c.owner == owner, runs.c.status == "running")
+                .values(owner=None, lease_until=0.0)
+            )
+
+        await self._database.write(operation)
+
+    async def orphans(self, limit: int = 100) -> list[str]:
+        """Ids of runs that nobody works on."""
+        query = (
+            select(runs.c.id)
+            .where(runs.c.status == "running", runs.c.lease_until < time.time())
+            .order_by(runs.c.created_at)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
+    async def ask_to_stop(self, run_id: str, reason: str) -> None:
+        """Raise the cancel flag of a run that has not ended; the first reason stays."""
+
+        async def operation(connection: AsyncConnection) -> None:
+            await connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id, runs.c.status == "running", runs.c.cancel.is_(None))
+                .values(cancel=reason)
+            )
+
+        await self._database.write(operation)
+
+    async def asked_to_stop(self, owner: str) -> dict[str, str]:
+        """The reason by run id, of the runs of `owner` whose cancel flag is raised."""
+        query = select(runs.c.id, runs.c.cancel).where(
+            runs.c.owner == owner, runs.c.status == "running", runs.c.cancel.is_not(None)
+        )
+        async with self._database.read() as connection:
+            return {row.id: row.cancel for row in await connection.execute(query)}
+
+    async def get(self, run_id: str, key_id: str | None = None) -> RunRow | None:
+        """A run, if it is there and (unless `key_id` is None) belongs to that key."""
+        query = select(*_COLUMNS).where(runs.c.id == run_id)
+        if key_id is not None:
+            query = query.where(runs.c.key_id == key_id)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else RunRow(**row._mapping)
+
+    async def page(
+        self,
+        key_id: str | None,
+        *,
+        limit: int,
+        before: str | None = None,
+        session_id: str | None = None,
+        status: str | None = None,
+    ) -> list[RunRow]:
+        """Runs, newest first; `before` is the id after which the page starts."""
+        query = select(*_COLUMNS).order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit)
+        if key_id is not None:
+            query = query.where(runs.c.key_id == key_id)
+        if session_id is not None:
+            query = query.where(runs.c.session_id == session_id)
+        if status is not None:
+            query = query.where(runs.c.status == status)
+        if before is not None:
+            mark = select(runs.c.created_at, runs.c.id).where(runs.c.id == before).subquery()
+            query = query.where(
+                tuple_(runs.c.created_at, runs.c.id) < select(mark.c.created_at, mark.c.id).scalar_subquery()
+            )
+        async with self._database.read() as connection:
+            return [RunRow(**row._mapping) for row in await connection.execute(query)]
+
+    async def events(self, run_id: str, after: int = 0, limit: int = 500) -> list[Event]:
+        """The log after event number `after`, oldest first."""
+        query = (
+            select(events.c.seq, events.c.type, events.c.data, events.c.at)
+            .where(events.c.run_id == run_id, events.c.seq > after)
+            .order_by(events.c.seq)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            return [Event(row.seq, row.type, row.data, row.at) for row in await connection.execute(query)]
+
+    async def history(self, session_id: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """`(request, summary)` of a session's ended runs, oldest first."""
+        query = (
+            select(runs.c.request, runs.c.summary)
+            .where(runs.c.session_id == session_id, runs.c.status == "ended")
+            .order_by(runs.c.created_at, runs.c.id)
+        )
+        async with self._database.read() as connection:
+            return [(row.request, row.summary) for row in await connection.execute(query)]
+
+    async def give_feedback(self, run_id: str, feedback: dict[str, Any], thumbs: int) -> None:
+        """Store what a person thought of a run."""
+
+        async def operation(connection: AsyncConnection) -> None:
+            await connection.execute(update(runs).where(runs.c.id == run_id).values(feedback=feedback))
+            await connection.execute(update(features).where(features.c.run_id == run_id).values(thumbs=thumbs))
+
+        await self._database.write(operation)
+
+    async def delete_session(self, session_id: str, key_id: str | None) -> bool:
+        """Delete a session with everything of its runs; False if there is none. Raises SessionBusy."""
+
+        async def operation(connection: AsyncConnection) -> bool:
+            mine = sessions.c.id == session_id
+            if key_id is not None:
+                mine &= sessions.c.key_id == key_id
+            row = (await connection.execute(select(sessions.c.active_run).where(mine))).one_or_none()
+            if row is None:
+                return False
+            if row.active_run is not None:
+                raise SessionBusy(row.active_run)
+            await connection.execute(delete(runs).where(runs.c.session_id == session_id))
+            await connection.execute(delete(sessions).where(mine))
+            return True
+
+        return await self._database.write(operation)
+
+    async def purge(self, before: float, keys_before: float) -> int:
+        """Delete runs that ended before `before`, their empty sessions, and idempotency keys; returns the runs."""
+
+        async def operation(connection: AsyncConnection) -> int:
+            gone = await connection.execute(delete(runs).where(runs.c.ended_at < before))
+            await connection.execute(
+                delete(sessions).where(
+                    sessions.c.updated_at < before,
+                    sessions.c.active_run.is_(None),
+                    ~select(runs.c.id).where(runs.c.session_id == sessions.c.id).exists(),
+                )
+            )
+            await connection.execute(delete(idempotency).where(idempotency.c.created_at < keys_before))
+            return gone.rowcount
+
+        return await self._database.write(operation)
