@@ -1,0 +1,163 @@
+"""The images, as functions from sources to containers. Nothing here runs until somebody asks a container for a result.
+
+Order within a stage: base, system packages, environment variables, `/app/.venv`, sources, user and start, labels.
+What changes most often comes last, so a source edit adds one small layer and a new commit none at all.
+"""
+
+from __future__ import annotations
+
+import dagger
+from dagger import dag
+
+from agent_loop_ci import environment
+from agent_loop_ci.bases import PYTHON, TRAINER_UID, UID, owner
+from agent_loop_ci.environment import VENV
+from agent_loop_ci.labels import Release, checked, labelled
+
+RUNTIME = {
+    "PATH": f"{VENV}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+SERVICE = {
+    "AGENT_LOOP_HOST": "0.0.0.0",  # noqa: S104  (a container is reached through its own network only)
+    "AGENT_LOOP_PORT": "8000",
+    "AGENT_LOOP_DATA_DIR": "/data",
+}
+TRAINING = {
+    "HF_HOME": "/models",
+    # Read by NVIDIA's container runtime; without it they mean nothing.
+    "NVIDIA_VISIBLE_DEVICES": "all",
+    "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+}
+TEST_PACKAGES = ("chromium", "nginx", "postgresql", "prometheus")
+"""What tests in the test container talk to: a browser, a proxy, a database, promtool."""
+
+COMPILER = ("gcc", "libc6-dev")
+"""Triton compiles a launcher for each kernel when it first runs."""
+
+
+def builder(
+    source: dagger.Directory,
+    purpose: str,
+    *,
+    platform: dagger.Platform | None = None,
+    requirements: dagger.File | None = None,
+    options: tuple[str, ...] = (),
+) -> dagger.Container:
+    """The container that made `/app/.venv` from `requirements/<purpose>.txt`, or from `requirements` if given."""
+    uv = environment.uv_binary(PYTHON, source.file("requirements/uv.txt"))
+    locked = requirements or source.file(f"requirements/{purpose}.txt")
+    return environment.installed(PYTHON, uv, locked, platform=platform, options=options)
+
+
+def application(
+    source: dagger.Directory, purpose: str, package: str, *, platform: dagger.Platform | None = None
+) -> dagger.Container:
+    """The base with `/app/.venv` and the package's compiled sources at `/app/<package>`: copies only, no step runs."""
+    environment_made = builder(source, purpose, platform=platform).directory(VENV)
+    sources = environment.compiled(PYTHON, source.directory(package), f"/app/{package}")
+    return (
+        _with_variables(environment.python(PYTHON, platform), RUNTIME)
+        .with_directory(VENV, environment_made)
+        .with_directory(f"/app/{package}", sources)
+        .with_workdir("/app")
+    )
+
+
+def runtime(source: dagger.Directory, release: Release, *, platform: dagger.Platform | None = None) -> dagger.Container:
+    """The service's image: no compiler, no uv, no development tools; /data is the only folder it may write to."""
+    container = application(source, "service", "service", platform=platform)
+    return labelled(_serving(container), "agent-loop service", PYTHON, release)
+
+
+def dev(source: dagger.Directory, release: Release) -> dagger.Container:
+    """The service with reload: mount the working copy over /app/service and edit.
+
+    Its sources carry no bytecode: the unchecked kind would hide an edit.
+    """
+    container = (
+        _with_variables(environment.python(PYTHON), RUNTIME)
+        .with_directory(VENV, builder(source, "service").directory(VENV))
+        .with_directory("/app/service", source.directory("service"))
+        .with_workdir("/app")
+    )
+    return labelled(_serving(container).with_default_args(["serve", "--reload"]), "agent-loop dev", PYTHON, release)
+
+
+def _serving(container: dagger.Container) -> dagger.Container:
+    """What the service's images share: its settings, its folder, how it starts and how it is asked for health."""
+    return checked(
+        _with_variables(container, SERVICE)
+        .with_directory("/data", dag.directory(), owner=owner(UID))
+        .with_user(owner(UID))
+        .with_exposed_port(8000)
+        .with_entrypoint([environment.PYTHON, "-m", "service"])
+        .with_default_args(["serve"]),
+        [environment.PYTHON, "-m", "service.healthcheck"],
+    )
+
+
+def ops(source: dagger.Directory, release: Release, *, platform: dagger.Platform | None = None) -> dagger.Container:
+    """The jobs beside the service: drift, GPU monitor, backup. `python -m observability JOB`."""
+    container = (
+        application(source, "ops", "observability", platform=platform)
+        .with_directory("/data", dag.directory(), owner=owner(UID))
+        .with_user(owner(UID))
+        .with_entrypoint([environment.PYTHON, "-m", "observability"])
+    )
+    return labelled(_importable(container, "observability"), "agent-loop ops", PYTHON, release)
+
+
+def training(
+    source: dagger.Directory,
+    release: Release,
+    *,
+    torch_index: str = "",
+    requirements: dagger.File | None = None,
+) -> dagger.Container:
+    """The trainer's image: torch's own CUDA libraries, a C compiler for Triton, user `trainer`.
+
+    `torch_index` is asked besides the default index, and `requirements` replaces `requirements/trainer.txt`:
+    together they build for another CUDA than the default wheels' (13).
+    """
+    options = ("--index", torch_index, "--index-strategy", "unsafe-best-match") if torch_index else ()
+    made = builder(source, "trainer", requirements=requirements, options=options)
+    user = f"useradd --uid {TRAINER_UID} --user-group --create-home --shell /usr/sbin/nologin trainer"
+    container = (
+        _with_variables(environment.packages(environment.python(PYTHON), COMPILER, then=user), RUNTIME | TRAINING)
+        .with_directory(VENV, made.directory(VENV))
+        .with_directory("/app/trainer", environment.compiled(PYTHON, source.directory("trainer"), "/app/trainer"))
+        .with_directory("/runs", dag.directory(), owner=owner(TRAINER_UID))
+        .with_directory("/models", dag.directory(), owner=owner(TRAINER_UID))
+        .with_workdir("/app")
+        .with_user(owner(TRAINER_UID))
+        .with_entrypoint([environment.PYTHON, "-m", "trainer"])
+    )
+    return labelled(_importable(container, "trainer"), "agent-loop trainer", PYTHON, release)
+
+
+def test(source: dagger.Directory, release: Release) -> dagger.Container:
+    """The test image: the suite, what it imports, and the programs it talks to; reports go to /reports."""
+    tested = _with_variables(environment.packages(environment.python(PYTHON), TEST_PACKAGES), RUNTIME)
+    container = (
+        tested.with_directory(VENV, builder(source, "test").directory(VENV))
+        .with_env_variable("HOME", "/tmp")  # noqa: S108  (the container's own)
+        .with_directory("/reports", dag.directory(), owner=owner(UID))
+        .with_directory("/app", source, exclude=["requirements/uv.txt"])
+        .with_workdir("/app")
+        .with_user(owner(UID))
+        .with_entrypoint([environment.PYTHON, "-m", "pytest"])
+    )
+    return labelled(_importable(container, "pytest"), "agent-loop test", PYTHON, release)
+
+
+def _importable(container: dagger.Container, package: str) -> dagger.Container:
+    """A job listens on nothing: its health check is that interpreter, environment and package load."""
+    return checked(container, [environment.PYTHON, "-c", f"import {package}"])
+
+
+def _with_variables(container: dagger.Container, variables: dict[str, str]) -> dagger.Container:
+    for name, value in variables.items():
+        container = container.with_env_variable(name, value)
+    return container
