@@ -75,7 +75,7 @@ def wanted_by(mode: str, gpu: str, offline: bool) -> Wanted:
     return Wanted(
         ports=tuple(port(name, default) for name, default in PORTS[mode].items()),
         subnets=(os.environ[variable],) if os.environ.get(variable) else SUBNETS[mode],
-        model=os.environ.get("AGENT_LOOP_DEFAULT_MODEL", Wanted.model),
+        model=os.environ.get("AGENT_LOOP_MODEL", Wanted.model),
         gpu={"auto": None, "on": True, "off": False}[gpu],
         offline=offline,
     )
