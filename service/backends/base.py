@@ -18,7 +18,10 @@ that wraps others (`resilience.py`) and act only while `before_first_byte` holds
 in front, in `service.admission`. Tools for models that lack them are the caller's: `service.runs.protocol` turns
 tools into a `format` schema for a model whose `ModelInfo.tools` is False, so a backend never emulates tools.
 
-`service.backends.create(settings)` returns the configured `Backend`.
+Who counts what: `service.model_calls` observes the gen_ai_* metrics of each call, the context share, admission and
+`upstream_aborts`; a backend counts upstream attempts, circuit, fallbacks, stalls, truncations and Ollama's own.
+
+`service.backends.create(settings, metrics)` returns the configured `Backend`.
 """
 
 from __future__ import annotations
@@ -165,9 +168,7 @@ class BackendError(Exception):
 
     code: ClassVar[str] = "backend_error"
 
-    def __init__(
-        self, message: str, *, before_first_byte: bool = True, retry_after: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, before_first_byte: bool = True, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.before_first_byte = before_first_byte

@@ -1,0 +1,399 @@
+"""Ollama over its own `/api/chat`: the context size is sent, nothing is cut silently, every end of a stream is told.
+
+Facts this rests on (Ollama 0.24, recorded exchanges in `tests/fakes/recordings`):
+
+- Headers come with the first token: loading, queueing and the prompt pass before them, so `first_byte` is long.
+- `truncate: false` turns a prompt that is too long into an error, `shift: false` makes an answer stop at the end
+  of the context with `length`; without them both are cut and nobody is told.
+- Another `num_ctx` reloads the model, so it is one constant.
+- A stream can end cleanly without `done` (the repeat guard); that is `EndedEarly`.
+- `/api/tags` lists names with their tag, replies echo them as asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from service.backends.base import (
+    BackendError,
+    BackendFailed,
+    BackendOverloaded,
+    BackendProtocolError,
+    BackendRejected,
+    BackendStalled,
+    BackendUnavailable,
+    ChatRequest,
+    ContextTooLong,
+    Delta,
+    Embeddings,
+    Finish,
+    FinishReason,
+    Message,
+    ModelInfo,
+    ModelNotFound,
+    ToolCall,
+    Usage,
+)
+from service.backends.transport import Broken, Silent, Timeouts, Transport, TransportError, Unreachable
+
+PROBE = Timeouts(connect=2.0, first_byte=5.0, stall=5.0)
+"""For questions that Ollama answers at once, also while it is busy."""
+
+_REQUEST_FAULTS = ("invalid format", "invalid json schema", "option ", "json: cannot unmarshal", "think value")
+"""Beginnings of messages that Ollama sends with status 500 although the request is at fault."""
+
+
+class EndedEarly(BackendProtocolError):
+    """The stream ended cleanly but without its last message; Ollama does so when a model repeats itself."""
+
+    code = "backend_ended_early"
+
+
+class OllamaBackend:
+    """One Ollama server."""
+
+    name = "ollama"
+    # Ollama looks for a closed connection only when it writes a token.
+    aborts_prompt = False
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        num_ctx: int = 8192,
+        keep_alive: str = "30m",
+        parallelism: int | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        """`parallelism`: default is OLLAMA_NUM_PARALLEL as this process sees it, else Ollama's own default of 1."""
+        self.url = url
+        self.num_ctx = num_ctx
+        self.keep_alive = keep_alive
+        self.parallelism = parallelism or _parallel()
+        # Probes and embeddings must find a connection while every chat has one.
+        self._transport = Transport(url, connections=self.parallelism + 8, timeouts=timeouts)
+        self._shown: dict[str, ModelInfo] = {}
+        self._companion: Companion | None = None
+
+    def attach(self, companion: Companion) -> None:
+        """Start something that lives as long as this backend, such as its watch."""
+        self._companion = companion
+        companion.start()
+
+    async def models(self) -> Sequence[ModelInfo]:
+        """All local models with their context and capabilities (asked once for each digest)."""
+        found: list[ModelInfo] = []
+        for tag in await self._tags():
+            name, digest = short(str(tag.get("name", ""))), str(tag.get("digest", ""))
+            known = self._shown.get(name)
+            if known is None or known.digest != f"sha256:{digest}":
+                known = self._shown[name] = await self._show(name, digest)
+            found.append(known)
+        return found
+
+    async def ready(self, model: str) -> None:
+        """Raises ModelNotFound unless the model is there; it need not be in memory."""
+        if full(model) not in {full(str(tag.get("name", ""))) for tag in await self._tags()}:
+            raise ModelNotFound(f"Ollama does not have the model: {model} at {self.url}. Run: ollama pull {model}")
+
+    async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        """Stream one reply; see the module's text for what is sent."""
+        sent = False
+        finish: Finish | None = None
+        called = False
+        try:
+            async with self._transport.open("POST", "/api/chat", json=self._body(request)) as reply:
+                if reply.status != 200:
+                    raise _refusal(reply.status, await reply.read(), request.model, self.url)
+                async with aclosing(cast("Any", reply.lines())) as lines:
+                    async for line in lines:
+                        piece = _parse(line, sent)
+                        delta = _delta(piece)
+                        called = called or bool(delta.tool_calls)
+                        if delta.text or delta.thinking or delta.tool_calls:
+                            sent = True
+                            yield delta
+                        if piece.get("done"):
+                            # Not left here: reading on to the body's end gives the connection back to the pool.
+                            finish = Finish(_reason(piece, called), self._usage(piece, request.model))
+        except TransportError as error:
+            if finish is None:
+                raise _broken(error, sent) from error
+        if finish is None:
+            raise EndedEarly(
+                f"Ollama ended the reply without its last message: {request.model} at {self.url}.",
+                before_first_byte=not sent,
+            )
+        yield Delta(finish=finish)
+
+    async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
+        """Embed by `/api/embed`; a text longer than the context is an error, not cut."""
+        body = {"model": model, "input": list(inputs), "truncate": False, "keep_alive": self.keep_alive}
+        status, data = await self._call("POST", "/api/embed", body)
+        if status != 200:
+            raise _refusal(status, json.dumps(data).encode(), model, self.url)
+        vectors = data.get("embeddings")
+        if not isinstance(vectors, list) or len(cast("list[Any]", vectors)) != len(inputs):
+            raise BackendProtocolError(f"Ollama's reply has no embedding for every input: {model} at {self.url}.")
+        return Embeddings(cast("list[list[float]]", vectors), int(data.get("prompt_eval_count", 0)))
+
+    async def loaded(self) -> Sequence[Loaded]:
+        """What is in memory now. Raises BackendError."""
+        status, data = await self._call("GET", "/api/ps")
+        if status != 200:
+            raise _refusal(status, json.dumps(data).encode(), "", self.url)
+        return [
+            Loaded(short(str(model.get("name", ""))), int(model.get("size", 0)), int(model.get("size_vram", 0)))
+            for model in data.get("models") or ()
+        ]
+
+    async def aclose(self) -> None:
+        """Close the pool and what was attached."""
+        if self._companion is not None:
+            await self._companion.aclose()
+        await self._transport.aclose()
+
+    async def _tags(self) -> Sequence[Mapping[str, Any]]:
+        status, data = await self._call("GET", "/api/tags")
+        if status != 200:
+            raise _refusal(status, json.dumps(data).encode(), "", self.url)
+        return data.get("models") or ()
+
+    async def _show(self, name: str, digest: str) -> ModelInfo:
+        status, data = await self._call("POST", "/api/show", {"model": name})
+        if status != 200:
+            return ModelInfo(name, f"sha256:{digest}")
+        info: Mapping[str, Any] = data.get("model_info") or {}
+        trained = info.get(f"{info.get('general.architecture')}.context_length")
+        can: set[str] = set(data.get("capabilities") or ["completion"])
+        return ModelInfo(
+            name,
+            f"sha256:{digest}",
+            min(self.num_ctx, trained) if isinstance(trained, int) else self.num_ctx,
+            tools="tools" in can,
+            thinking="thinking" in can,
+            vision="vision" in can,
+            embeddings="embedding" in can,
+        )
+
+    async def _call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """A short request. A reply that is no JSON (a refused Host header is an empty 403) counts as empty."""
+        try:
+            async with self._transport.open(method, path, json=body, timeouts=_short(path)) as reply:
+                raw = await reply.read()
+        except TransportError as error:
+            raise _broken(error, sent=False) from error
+        try:
+            data = json.loads(raw or b"{}")
+        except ValueError:
+            data = {"error": raw[:200].decode("utf-8", "replace")}
+        return reply.status, data if isinstance(data, dict) else {}
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        sampling = request.sampling
+        options: dict[str, Any] = {"num_ctx": self.num_ctx}
+        for option, value in (
+            ("temperature", sampling.temperature),
+            ("top_p", sampling.top_p),
+            ("top_k", sampling.top_k),
+            ("seed", sampling.seed),
+            ("num_predict", sampling.max_tokens),
+            ("presence_penalty", sampling.presence_penalty),
+            ("frequency_penalty", sampling.frequency_penalty),
+            ("stop", list(sampling.stop) or None),
+        ):
+            if value is not None:
+                options[option] = value
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": [_message(message) for message in request.messages],
+            "stream": True,
+            "truncate": False,
+            "shift": False,
+            "keep_alive": self.keep_alive,
+            "options": options,
+        }
+        if request.tools:
+            body["tools"] = [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": tool.name,
+                        "description": tool.description,
+                        "parameters": dict(tool.parameters),
+                    },
+                }
+                for tool in request.tools
+            ]
+        if request.format is not None:
+            body["format"] = request.format if isinstance(request.format, str) else dict(request.format)
+        if request.think is not None:
+            body["think"] = request.think
+        return body
+
+    def _usage(self, piece: Mapping[str, Any], model: str) -> Usage:
+        known = self._shown.get(short(model))
+        return Usage(
+            int(piece.get("prompt_eval_count", 0)),
+            int(piece.get("eval_count", 0)),
+            _seconds(piece, "load_duration"),
+            _seconds(piece, "prompt_eval_duration"),
+            _seconds(piece, "eval_duration"),
+            known.context if known and known.context else self.num_ctx,
+        )
+
+
+class Companion(Protocol):
+    """Something that runs beside a backend."""
+
+    def start(self) -> None:
+        """Begin."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory: bytes in all, and how many of them on a GPU."""
+
+    name: str
+    size: int
+    vram: int
+
+    @property
+    def gpu_ratio(self) -> float:
+        """Share on the GPU, 0 to 1."""
+        return self.vram / self.size if self.size else 0.0
+
+
+def full(name: str) -> str:
+    """A model's name with its tag, as Ollama lists it: `tiny` is `tiny:latest`."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def short(name: str) -> str:
+    """A model's name as people ask for it: without `:latest`."""
+    return name.removesuffix(":latest")
+
+
+def _message(message: Message) -> dict[str, Any]:
+    wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.thinking:
+        wire["thinking"] = message.thinking
+    if message.images:
+        wire["images"] = list(message.images)
+    if message.tool_calls:
+        wire["tool_calls"] = [
+            {"id": call.id, "function": {"name": call.name, "arguments": _object(call.arguments)}}
+            for call in message.tool_calls
+        ]
+    if message.role == "tool":
+        if message.name:
+            wire["tool_name"] = message.name
+        if message.tool_call_id:
+            wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _object(arguments: str) -> dict[str, Any]:
+    """Ollama takes arguments as an object only; what a model once wrote wrongly is passed on as a text in one."""
+    try:
+        value = json.loads(arguments or "{}")
+    except ValueError:
+        value = None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {"invalid": arguments}
+
+
+def _parse(line: bytes, sent: bool) -> Mapping[str, Any]:
+    try:
+        piece: Any = json.loads(line)
+    except ValueError:
+        piece = None
+    if not isinstance(piece, dict):
+        raise BackendProtocolError(
+            f"Ollama sent a line that is no JSON object: {line[:80]!r}.", before_first_byte=not sent
+        )
+    if "error" in piece:
+        raise BackendFailed(f"Ollama failed: {_text(piece)}.", before_first_byte=not sent)
+    return cast("Mapping[str, Any]", piece)
+
+
+def _delta(piece: Mapping[str, Any]) -> Delta:
+    message: Mapping[str, Any] = piece.get("message") or {}
+    calls = tuple(
+        ToolCall(
+            str(call.get("id") or f"call_{secrets.token_hex(4)}"),
+            str((call.get("function") or {}).get("name", "")),
+            json.dumps((call.get("function") or {}).get("arguments") or {}, ensure_ascii=False),
+        )
+        for call in message.get("tool_calls") or ()
+    )
+    return Delta(str(message.get("content") or ""), str(message.get("thinking") or ""), calls)
+
+
+def _reason(piece: Mapping[str, Any], called: bool) -> FinishReason:
+    if called:
+        return "tool_calls"
+    return "length" if piece.get("done_reason") == "length" else "stop"
+
+
+def _refusal(status: int, body: bytes, model: str, url: str) -> BackendError:
+    """The error of a reply with another status than 200."""
+    try:
+        text = _text(json.loads(body))
+    except ValueError:
+        text = body[:200].decode("utf-8", "replace")
+    place = f"{model} at {url}" if model else url
+    if status == 404 and model:
+        return ModelNotFound(f"Ollama does not have the model: {place}. Run: ollama pull {model}")
+    if status == 403:
+        return BackendUnavailable(
+            f"Ollama refuses this host name: {url}. Start it with OLLAMA_HOST=0.0.0.0, or ask it by a local address."
+        )
+    if status in (429, 503):
+        return BackendOverloaded(f"Ollama is busy: {text}: {place}.", retry_after=1.0)
+    if "exceeds the context length" in text:
+        return ContextTooLong(f"The conversation is longer than the model's context: {place}. Shorten it.")
+    if status < 500 or text.lower().startswith(_REQUEST_FAULTS):
+        return BackendRejected(f"Ollama refused the request: {text}: {place}.")
+    return BackendFailed(f"Ollama failed with status {status}: {text}: {place}.")
+
+
+def _broken(error: TransportError, sent: bool) -> BackendError:
+    if isinstance(error, Silent):
+        return BackendStalled(f"Ollama went silent. {error}", before_first_byte=not sent)
+    # A connection that ends before its first byte is a server that went away: safe to repeat.
+    if isinstance(error, Unreachable) or (isinstance(error, Broken) and not sent):
+        return BackendUnavailable(f"Ollama does not answer. {error}", before_first_byte=not sent)
+    return BackendProtocolError(f"Ollama's reply was cut off. {error}", before_first_byte=not sent)
+
+
+def _text(data: Any) -> str:
+    if isinstance(data, dict):
+        data = cast("Mapping[str, Any]", data).get("error", "")
+    return " ".join(str(data).split())[:300].rstrip(".")
+
+
+def _seconds(piece: Mapping[str, Any], key: str) -> float:
+    # Zero values are left out of the reply.
+    return float(piece.get(key, 0)) / 1e9
+
+
+def _short(path: str) -> Timeouts | None:
+    return None if path == "/api/embed" else PROBE
+
+
+def _parallel() -> int:
+    try:
+        return max(1, int(os.environ.get("OLLAMA_NUM_PARALLEL", "1")))
+    except ValueError:
+        return 1
