@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from ci.stack import apt, container_engine, project, secrets
-from ci.stack.errors import BuildFailed, EngineMissing, Interrupted, StackError
+from ci.stack.errors import BuildFailed, EngineMissing, Interrupted, StackError, UsageError
 from ci.stack.project import Project
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -27,6 +27,17 @@ FOR_TESTS = (
     "openssl",
     "git",
 )
+
+
+Mode = Annotated[str, typer.Argument(help="serve (dev or prod, whichever is up) or train")]
+Train = Annotated[bool, typer.Option("--train", help="of the training stack")]
+
+
+def remembered(which: str) -> Project:
+    """The serving or the training stack as it was last started. Raises UsageError for another word."""
+    if which not in ("serve", "dev", "prod", "train"):
+        raise UsageError(f"No stack '{which}'. Use serve or train.")
+    return project.remembered(project.state_folder(), train=which == "train")
 
 
 def say(line: str) -> None:
@@ -92,11 +103,12 @@ def up(
 @app.command()
 @reported
 def down(
+    mode: Mode = "serve",
     volumes: Annotated[bool, typer.Option("--volumes", help="also delete the data, after a yes")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Stop the stack and keep its data."""
-    stack = project.remembered(project.state_folder())
+    stack = remembered(mode)
     if volumes and not yes:
         typer.confirm("Delete every volume of the stack: models, runs, metrics, dashboards' state?", abort=True)
     # Every profile, so that what an earlier mode started ends too.
@@ -106,21 +118,22 @@ def down(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 @reported
-def ps(context: typer.Context) -> None:
+def ps(context: typer.Context, train: Train = False) -> None:
     """List the stack's containers."""
-    raise typer.Exit(project.remembered(project.state_folder()).compose("ps", *context.args).returncode)
+    raise typer.Exit(remembered("train" if train else "serve").compose("ps", *context.args).returncode)
 
 
 @app.command()
 @reported
 def logs(
     services: Annotated[list[str] | None, typer.Argument(help="only these services")] = None,
+    train: Train = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on as lines come")] = False,
     tail: Annotated[str, typer.Option("--tail", "-n", help="how many lines of each")] = "200",
 ) -> None:
     """Show the stack's logs, merged."""
     words = ["logs", "--timestamps", "--tail", tail, *(["--follow"] if follow else []), *(services or [])]
-    raise typer.Exit(project.remembered(project.state_folder()).compose(*words).returncode)
+    raise typer.Exit(remembered("train" if train else "serve").compose(*words).returncode)
 
 
 @app.command()

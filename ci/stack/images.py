@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ci.stack.errors import BuildFailed
+from ci.stack.project import ROOT
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ def digest(name: str) -> str | None:
     return asked.stdout.strip() or None
 
 
+def release() -> list[str]:
+    """The module's constructor arguments that put this commit into the labels; none outside a git repository."""
+    asked = subprocess.run(
+        ["git", "log", "-1", "--format=%H %cI"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    revision, _, created = asked.stdout.strip().partition(" ")
+    return ["--revision", revision, "--created", created] if asked.returncode == 0 and created else []
+
+
 def build(images: Iterable[Image], call: Call) -> dict[str, str]:
     """Build and load each image; return what `images.env` says: variable to `name@digest`.
 
@@ -50,7 +60,7 @@ def build(images: Iterable[Image], call: Call) -> dict[str, str]:
     found: dict[str, str] = {}
     for image in images:
         tag = f"{image.name}:local"
-        words = [*image.call, "export-image", "--name", tag]
+        words = [*release(), *image.call, "export-image", "--name", tag]
         status = call(words)
         if status != 0:
             raise BuildFailed(f"Building {tag} failed with {status}. 'agent-loop call {' '.join(words)}' shows why.")

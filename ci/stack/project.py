@@ -26,8 +26,10 @@ def state_folder() -> Path:
     return folder
 
 
-def name() -> str:
-    """The compose project's name, as compose.yaml takes it."""
+def name(mode: str = "dev") -> str:
+    """The compose project's name, as the compose files take it: training is a project of its own."""
+    if mode == "train":
+        return os.environ.get("AGENT_LOOP_TRAIN_PROJECT", "agent-loop-train")
     return os.environ.get("AGENT_LOOP_PROJECT", "agent-loop")
 
 
@@ -56,8 +58,8 @@ class Project:
 
     @property
     def profiles(self) -> list[str]:
-        """Offline takes none: whatever needs a registry has a profile."""
-        return [] if self.offline else ["gpu" if self.gpu else "cpu"]
+        """Offline takes none: whatever needs a registry has a profile. Nothing of the training side needs one."""
+        return [] if self.mode == "train" or self.offline else ["gpu" if self.gpu else "cpu"]
 
     @property
     def images_env(self) -> Path:
@@ -98,11 +100,11 @@ def write_env(path: Path, values: Mapping[str, str], comment: str) -> None:
     draft.replace(path)
 
 
-def remembered(state: Path) -> Project:
+def remembered(state: Path, train: bool = False) -> Project:
     """The project as `up` last started it, so that `down`, `ps` and `logs` speak of the same containers."""
-    values = read_env(state / "project.env")
+    values = read_env(state / _memory(train))
     return Project(
-        mode=values.get("MODE", "dev"),
+        mode="train" if train else values.get("MODE", "dev"),
         offline=values.get("OFFLINE") == "1",
         gpu=values.get("GPU") == "1",
         state=state,
@@ -112,4 +114,8 @@ def remembered(state: Path) -> Project:
 def remember(project: Project) -> None:
     """Write down what `up` starts."""
     values = {"MODE": project.mode, "OFFLINE": str(int(project.offline)), "GPU": str(int(project.gpu))}
-    write_env(project.state / "project.env", values, "What 'agent-loop up' started last.")
+    write_env(project.state / _memory(project.mode == "train"), values, "What 'agent-loop up' started last.")
+
+
+def _memory(train: bool) -> str:
+    return "train.env" if train else "project.env"

@@ -22,6 +22,12 @@ class Secret:
     name: str
     opens: str
     make: Callable[[], str]
+    may_be_empty: bool = False
+    """A secret that only its owner can make: an empty file stands for "none"."""
+
+
+def _hub_token() -> str:
+    return os.environ.get("HF_TOKEN", "")
 
 
 def _token(prefix: str = "") -> Callable[[], str]:
@@ -34,6 +40,8 @@ SECRETS = {
         Secret("api_key", "the service's API and page", _token("al_")),
         Secret("grafana", "Grafana, user admin", _token()),
         Secret("jupyter", "Jupyter Lab", _token()),
+        Secret("alert_sink_token", "the alert sink, for Alertmanager", _token()),
+        Secret("hub_token", "gated models on the Hugging Face hub (yours: HF_TOKEN)", _hub_token, may_be_empty=True),
     )
 }
 
@@ -51,12 +59,13 @@ def ensure(state: Path) -> list[str]:
     made: list[str] = []
     for secret in SECRETS.values():
         path = folder(state) / secret.name
-        if path.is_file() and path.stat().st_size:
+        text = ""
+        if path.is_file() and (path.stat().st_size or (secret.may_be_empty and not (text := secret.make()))):
             continue
         draft = path.with_suffix(".tmp")
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "w") as out:
-            out.write(secret.make())
+            out.write(text or secret.make())
         draft.replace(path)
         made.append(secret.name)
     return made

@@ -16,6 +16,16 @@ from ci.stack.errors import EngineMissing, StartFailed
 from ci.stack.project import Project
 
 REGISTRY = ("registry-1.docker.io", 443)
+OURS = {
+    "dev": (images.RUNTIME, images.DEV),
+    "prod": (images.RUNTIME, images.OPS),
+    "train": (images.TRAINING, images.OPS),
+}
+"""The images of ours that a mode starts."""
+
+STAND_INS = {"dev": ("prometheus",), "prod": ("prometheus", "alertmanager", "node-exporter", "nginx"), "train": ()}
+"""The bases that a mode starts in place of registry images."""
+
 LEFT_OUT = "Ollama, Grafana (and cAdvisor) exist only as registry images and are left out"
 
 
@@ -68,9 +78,9 @@ def make_secrets(stack: Project, context: Context) -> Project:
 def build_images(stack: Project, context: Context) -> Project:
     """Our images by digest, and stand-ins for a registry's when offline."""
     found = project.read_env(stack.images_env)
-    found |= images.build([images.RUNTIME], context.call)
+    found |= images.build(OURS[stack.mode], context.call)
     if stack.offline:
-        found |= offline.build(["prometheus"], context.say)
+        found |= offline.build(STAND_INS[stack.mode], context.say)
     project.write_env(stack.images_env, found, "Written by 'agent-loop up': what runs, by digest.")
     return stack
 
