@@ -1,0 +1,76 @@
+"""`agent-loop session` and `agent-loop run`: the embedded engine for any Dagger program.
+
+Both print nothing on standard output but what the protocol or the program prints; what the engine has to say
+goes to standard error. Exit status of `run`: the program's own; 127 where it cannot be started, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def session(
+    workdir: Annotated[Path | None, typer.Option(help="Folder that relative host paths start at.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Accepted for `dagger session`, not used.")] = None,
+    version: Annotated[str | None, typer.Option(help="Accepted for `dagger session`, not used.")] = None,
+) -> None:
+    """Open a session, print its port and token as one JSON line, serve until standard input closes."""
+    from .session import Session
+
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    with Session(workdir=workdir) as opened:
+        print(json.dumps({"port": opened.port, "session_token": opened.token}), flush=True)
+        threading.Thread(target=_until_closed, args=(ended,), daemon=True).start()
+        ended.wait()
+
+
+def _until_closed(ended: threading.Event) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    ended.set()
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+def run(
+    command: Annotated[list[str], typer.Argument(help="Program and its arguments.")],
+    workdir: Annotated[Path | None, typer.Option(help="Folder that relative host paths start at.")] = None,
+) -> None:
+    """Run a program in a session; its exit status is the program's."""
+    from .session import Session
+
+    with Session(workdir=workdir) as opened:
+        try:
+            child = subprocess.Popen(command, env={**os.environ, **opened.environment()})
+        except OSError as error:
+            print(f"Cannot run {command[0]}: {(error.strerror or '').lower()}. Check the name.", file=sys.stderr)
+            raise typer.Exit(127) from None
+        raise typer.Exit(_wait(child))
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """The child's exit status; Ctrl-C reaches it through the terminal, a second one ends it."""
+    interrupted = 0
+    while True:
+        try:
+            code = child.wait()
+            return 128 - code if code < 0 else code
+        except KeyboardInterrupt:
+            interrupted += 1
+            if interrupted > 1:
+                child.kill()

@@ -1,0 +1,21 @@
+"""The fields that this engine serves, a file for each kind of object.
+
+Importing this registers them. A field that Dagger's schema has and no file here serves is refused by name.
+"""
+
+from . import cache, container, directory, execution, file, files, host, mounts, output, query, records, secret
+
+__all__ = [
+    "cache",
+    "container",
+    "directory",
+    "execution",
+    "file",
+    "files",
+    "host",
+    "mounts",
+    "output",
+    "query",
+    "records",
+    "secret",
+]

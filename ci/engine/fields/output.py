@@ -1,0 +1,69 @@
+"""Fields of `Container` that make an image of it, and `import`, which reads one."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import replace
+
+from ..archive import ArchiveError, Tarball, read_archive
+from ..fs import Broken, Held
+from ..needs import Ship, Steps
+from ..reading import file as read_file
+from ..registry import Args, Call, field
+from ..values import Container, File
+from .container import configured
+
+NO_DIGEST = "sha256:" + "0" * 64
+
+
+def _ship(parent: Container, args: Args, how: str, target: str) -> Ship:
+    return Ship(
+        how,
+        parent,
+        target,
+        tuple(args["platformVariants"] or ()),
+        args["forcedCompression"],
+        args["mediaTypes"] or "OCIMediaTypes",
+    )
+
+
+@field("Container", "asTarball")
+def as_tarball(ctx: Call, parent: Container, args: Args) -> File:
+    return File(Tarball(_ship(parent, args, "file", "")), "container.tar", "container.tar")
+
+
+@field("Container", "export", effect=True, placeholder=lambda args: args["path"])
+def export(ctx: Call, parent: Container, args: Args) -> Steps:
+    path = parent.expand(args["path"]) if args["expand"] else args["path"]
+    target = ctx.session.host.path(path)
+    yield [_ship(parent, args, "file", str(target))]
+    return str(target)
+
+
+@field("Container", "exportImage", effect=True)
+def export_image(ctx: Call, parent: Container, args: Args) -> Steps:
+    yield [_ship(parent, args, "store", args["name"])]
+
+
+@field("Container", "publish", memo=False, effect=True, placeholder=lambda args: f"{args['address']}@{NO_DIGEST}")
+def publish(ctx: Call, parent: Container, args: Args) -> Steps:
+    digest = (yield [_ship(parent, args, "push", args["address"])])[0]
+    address = str(args["address"]).partition("@")[0]
+    if ":" not in posixpath.basename(address):
+        address += ":latest"
+    return f"{address}@{digest}"
+
+
+@field("Container", "import")
+def import_(ctx: Call, parent: Container, args: Args) -> Steps:
+    """Nothing of the container stays. An archive that cannot be read fails when its files are wanted."""
+    source: File = args["source"]
+    if ctx.session.plan is not None and not source.fs.static:
+        return Container(parent.platform, fs=source.fs)
+    entry = yield from read_file(ctx, source)
+    try:
+        image = read_archive(entry.blob.read(), parent.platform)
+    except ArchiveError as bad:
+        return Container(parent.platform, fs=Broken(f"image archive import: {bad}"))
+    made = configured(Container(image.platform, fs=Held(image.tree, "image")), image.config)
+    return replace(made, base_env=())

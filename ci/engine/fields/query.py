@@ -1,0 +1,85 @@
+"""Fields of the root: where chains begin."""
+
+from __future__ import annotations
+
+from ..errors import ENGINE_ROOT, FieldError
+from ..fs import SCRATCH
+from ..graph import ROOT, Node, call
+from ..registry import Args, Call, field
+from ..session import ENGINE_VERSION
+from ..values import CacheVolume, Container, Directory
+
+NO_MODULE = "no current module: main client caller has no current module"
+
+
+@field("Query", "version")
+def version(ctx: Call, parent: None, args: Args) -> str:
+    return ENGINE_VERSION
+
+
+@field("Query", "defaultPlatform")
+def default_platform(ctx: Call, parent: None, args: Args) -> str:
+    return ctx.session.builder.platform
+
+
+@field("Query", "container")
+def container(ctx: Call, parent: None, args: Args) -> Container:
+    return Container(args["platform"] or ctx.session.builder.platform)
+
+
+@field("Query", "directory")
+def directory(ctx: Call, parent: None, args: Args) -> Directory:
+    return Directory(SCRATCH)
+
+
+@field("Query", "file")
+def file(ctx: Call, parent: None, args: Args) -> Node:
+    """A file is a new file in a new directory, also in the paths of its errors."""
+    name: str = args["name"]
+    if "/" in name:
+        raise FieldError(f'file name "{name}" must not contain a directory')
+    if name in ("", ".", ".."):
+        raise FieldError(f"open {ENGINE_ROOT}: is a directory", lazy=True)
+    schema = ctx.session.schema
+    made = schema.types["Directory"].fields["withNewFile"].args
+    values = {n: a.default for n, a in made.items()}
+    values |= {"path": name, "contents": args["contents"], "permissions": args["permissions"]}
+    folder = call(call(ROOT, "Directory", "directory", {}), "Directory", "withNewFile", values)
+    return call(folder, "File", "file", {"path": name})
+
+
+@field("Query", "host")
+def host(ctx: Call, parent: None, args: Args) -> str:
+    return "host"
+
+
+@field("Query", "cacheVolume")
+def cache_volume(ctx: Call, parent: None, args: Args) -> CacheVolume:
+    owner: str = args["owner"] or ""
+    if owner and not all(p.isdigit() for p in owner.split(":")):
+        raise FieldError(
+            f"evaluate cache source directory: failed to parse ownership {owner}: open /etc/passwd: "
+            "no such file or directory",
+            lazy=True,
+        )
+    return CacheVolume(args["key"], args["source"], args["sharing"] or "SHARED", owner)
+
+
+@field("Query", "currentModule", fallback=True)
+def current_module(ctx: Call, parent: None, args: Args) -> None:
+    raise FieldError(f"failed to compute cache key for Query.currentModule: failed to get current module: {NO_MODULE}")
+
+
+@field("Query", "currentFunctionCall", fallback=True)
+def current_function_call(ctx: Call, parent: None, args: Args) -> None:
+    raise FieldError(NO_MODULE)
+
+
+@field("Query", "setSecret", memo=False)
+def set_secret(ctx: Call, parent: None, args: Args) -> object:
+    return ctx.session.secrets.set(args["name"], args["plaintext"])
+
+
+@field("Query", "secret")
+def secret(ctx: Call, parent: None, args: Args) -> object:
+    return ctx.session.secrets.at(args["uri"])

@@ -1,0 +1,21 @@
+"""Fields of `Secret`."""
+
+from __future__ import annotations
+
+from ..registry import Args, Call, field
+from ..secrets import Secret
+
+
+@field("Secret", "name")
+def name(ctx: Call, parent: Secret, args: Args) -> str:
+    return parent.label
+
+
+@field("Secret", "uri")
+def uri(ctx: Call, parent: Secret, args: Args) -> str:
+    return parent.uri
+
+
+@field("Secret", "plaintext", memo=False, effect=True, placeholder="***")
+def plaintext(ctx: Call, parent: Secret, args: Args) -> str:
+    return ctx.session.secrets.plaintext(parent).decode(errors="replace")
