@@ -1,0 +1,3 @@
+"""Stands for an application."""
+
+print("started")
