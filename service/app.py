@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import AsyncGenerator
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
 
-from service import backends
-from service.api import failures, health
+from service import backends, tools
+from service.admission import Admission, Allowance, Gate
+from service.agents import Agents
+from service.api import failures, health, runs
 from service.api.edge import Edge
 from service.api.parts import Parts
+from service.auth import Authenticator, check_keys
 from service.backends.base import Backend, BackendError
+from service.backends.observed import Observed
 from service.drain import Drain
+from service.model_calls import ModelCalls
+from service.runs.reader import Reader
+from service.runs.runner import Runner
 from service.settings import Settings
 from service.store import Store
 from service.telemetry import Metrics, names
-from service.tools.base import Tool, Toolbox
+from service.tools.base import Toolbox
 
 log = structlog.get_logger("service")
 
@@ -52,6 +61,7 @@ def create_app(
     )
     failures.install(app)
     app.include_router(health.router)
+    app.include_router(runs.router)
     app.add_middleware(Edge, metrics=metrics, variant=settings.variant)
     return app
 
@@ -69,33 +79,61 @@ async def _start(
     stack.callback(drain.on_signals())
     store = await Store.open(settings.database())
     stack.push_async_callback(store.aclose)
-    backend = backend or backends.create(settings, metrics)
+    await check_keys(settings, store.keys)
+    backend = Observed(backend, metrics) if backend else backends.create(settings, metrics)
     stack.push_async_callback(backend.aclose)
-    toolbox = toolbox or create_toolbox(settings)
+    toolbox = toolbox or tools.create(settings)
     await toolbox.start()
     stack.push_async_callback(toolbox.aclose)
-    parts = Parts(settings, _version(), metrics, drain, store, backend, toolbox)
-    await _describe(parts)
-    return parts
+    gate = Gate(settings.parallelism or backend.parallelism, settings, metrics)
+    calls = ModelCalls(backend, gate, metrics)
+    stack.push_async_callback(calls.aclose)
+    variant = await _variant(settings, backend, metrics)
+    runner = Runner(settings, store, calls, gate, toolbox, metrics, drain, variant)
+    runner.start()
+    stack.push_async_callback(runner.aclose)
+    return Parts(
+        settings=settings,
+        version=_version(),
+        metrics=metrics,
+        drain=drain,
+        store=store,
+        backend=backend,
+        toolbox=toolbox,
+        authenticate=Authenticator(settings, store.keys),
+        admission=Admission(gate, Allowance(settings, metrics)),
+        calls=calls,
+        agents=Agents(settings, toolbox),
+        runner=runner,
+        reader=Reader(runner, store, settings.poll_seconds),
+    )
 
 
-async def _describe(parts: Parts) -> None:
-    """Tell the metrics what runs here; a backend that is down now is not a reason not to start."""
+async def _variant(settings: Settings, backend: Backend, metrics: Metrics) -> dict[str, Any]:
+    """What this deployment is, as recorded on each run; a backend that is down now is no reason not to start."""
     digest = ""
     try:
-        models = await parts.backend.models()
-        parts.metrics.allow_models(model.name for model in models)
-        digest = next((model.digest for model in models if model.name == parts.settings.model), "")
+        models = await backend.models()
+        metrics.allow_models(model.name for model in models)
+        digest = next((model.digest for model in models if model.name == settings.model), "")
     except BackendError as error:
         log.warning("backend.not_ready", reason=error.message)
-    parts.metrics.set(
+    metrics.set(
         names.BUILD,
         1,
-        version=parts.version,
-        revision=parts.settings.revision,
+        version=_version(),
+        revision=settings.revision,
         model_digest=digest,
-        variant=parts.settings.variant,
+        variant=settings.variant,
     )
+    return {
+        "name": settings.variant,
+        "image": settings.image,
+        "revision": settings.revision,
+        "model": settings.model,
+        "model_digest": digest,
+        "prompt_sha": hashlib.sha256(settings.agent_prompt.encode()).hexdigest()[:16],
+    }
 
 
 def _version() -> str:
@@ -103,20 +141,3 @@ def _version() -> str:
         return version("agent-loop")
     except PackageNotFoundError:
         return "0"
-
-
-class _NoTools:
-    def names(self) -> tuple[str, ...]:
-        return ()
-
-    def get(self, name: str) -> Tool | None:
-        return None
-
-    async def start(self) -> None: ...
-
-    async def aclose(self) -> None: ...
-
-
-def create_toolbox(settings: Settings) -> Toolbox:
-    """The configured tools."""
-    return _NoTools()

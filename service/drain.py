@@ -19,6 +19,8 @@ class Drain:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.over = asyncio.Event()
+        """Set when the time for live work is up."""
 
     @property
     def started(self) -> bool:
@@ -28,6 +30,11 @@ class Drain:
     def begin(self) -> None:
         """Start to drain; repeating it changes nothing."""
         self._event.set()
+
+    def finish(self) -> None:
+        """The time is up: whatever still streams has to end."""
+        self._event.set()
+        self.over.set()
 
     async def wait(self) -> None:
         """Return once draining has begun."""

@@ -65,12 +65,16 @@ def invalid(problems: Any) -> InvalidRequest:
     first: dict[str, Any] = problems[0] if problems else {}
     # Whether it was the body, the path or the query is clear from the name that follows.
     place = ".".join(str(part) for part in first.get("loc", ())[1:])
-    message = str(first.get("msg", "is not valid"))
+    message = str(first.get("msg", "is not valid")).removeprefix("Value error, ")
+    if first.get("type") == "json_invalid":
+        return InvalidRequest(
+            f"The body is not valid JSON: {first.get('ctx', {}).get('error', message)}.", code="json_invalid"
+        )
     where = f"'{place}'" if place else "the body"
     more = f" ({len(problems) - 1} more problems.)" if len(problems) > 1 else ""
     return InvalidRequest(
         f"Invalid value at {where[:200]}: {message[:300]}.{more}",
-        code="json_invalid" if first.get("type") == "json_invalid" else "invalid_value",
+        code="invalid_value",
         param=place[:200] or None,
     )
 

@@ -7,8 +7,14 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from service.admission import Admission
+from service.agents import Agents
+from service.auth import Authenticator
 from service.backends.base import Backend
 from service.drain import Drain
+from service.model_calls import ModelCalls
+from service.runs.reader import Reader
+from service.runs.runner import Runner
 from service.settings import Settings
 from service.store import Store
 from service.telemetry import Metrics
@@ -26,6 +32,12 @@ class Parts:
     store: Store
     backend: Backend
     toolbox: Toolbox
+    authenticate: Authenticator
+    admission: Admission
+    calls: ModelCalls
+    agents: Agents
+    runner: Runner
+    reader: Reader
 
 
 def parts_of(request: Request) -> Parts:

@@ -18,8 +18,8 @@ that wraps others (`resilience.py`) and act only while `before_first_byte` holds
 in front, in `service.admission`. Tools for models that lack them are the caller's: `service.runs.protocol` turns
 tools into a `format` schema for a model whose `ModelInfo.tools` is False, so a backend never emulates tools.
 
-Who counts what: `service.model_calls` observes the gen_ai_* metrics of each call, the context share, admission and
-`upstream_aborts`; a backend counts upstream attempts, circuit, fallbacks, stalls, truncations and Ollama's own.
+Who counts what: `observed.py` counts each call (duration, chunks, tokens, context, aborts); `service.model_calls`
+counts the time from a request's arrival to its first token, and `service.admission` places and permits.
 
 `service.backends.create(settings, metrics)` returns the configured `Backend`.
 """

@@ -88,6 +88,7 @@ class NewRun:
     variant: dict[str, Any]
     owner: str
     lease_until: float
+    created_at: float
     created: dict[str, Any]
     """Data of the first event, `run.created`."""
     idempotency_key: str | None = None
@@ -117,7 +118,7 @@ class RunStore:
 
         Returns None, or the earlier run of the same idempotency key. Raises SessionBusy, SessionUnknown, StoreDown.
         """
-        now = time.time()
+        now = new.created_at
 
         async def operation(connection: AsyncConnection) -> Duplicate | None:
             if new.idempotency_key is not None:

@@ -1,0 +1,530 @@
+"""All runs that this process works on: creating, leasing, cancelling, taking over after a crash, draining.
+
+A run belongs to one process at a time, by a lease in the store that its owner renews. Cancel flags live in the store
+too; the owner looks for them, or is woken when the request came to the same process. When a lease runs out, any
+process takes the run over: if it survives its client it goes on from its last completed step, else it ends as
+`interrupted`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from service.admission import Gate, Hold
+from service.auth import Principal
+from service.backends.base import Message
+from service.drain import Drain
+from service.errors import ApiError, Conflict, NotFound
+from service.model_calls import ModelCalls
+from service.runs import features
+from service.runs.log import Entry, RunLog
+from service.runs.loop import Caller, Ending, Execution, Prices
+from service.runs.spec import RunSpec, from_json, message_from_json, message_to_json, new_id, new_session_id, to_json
+from service.runs.state import RunState
+from service.settings import Settings
+from service.store import Store, StoreDown
+from service.store.runs import Duplicate, Event, LeaseLost, NewRun, RunRow, SessionBusy, SessionUnknown
+from service.telemetry import Metrics, names
+from service.telemetry.logs import bound
+from service.telemetry.names import AbortCause, Outcome
+from service.tools.base import Toolbox
+
+log = structlog.get_logger("service.runs")
+
+IDEMPOTENCY_SECONDS = 24 * 3600.0
+ATTEMPTS = 5
+"""Processes that may die on one run before it is given up."""
+
+RECENT_EVENTS = 256
+"""Events of a live run kept in memory for its readers; older ones are read from the store."""
+
+_OUTCOMES = {
+    "cancelled": Outcome.CANCELLED,
+    "replaced": Outcome.CANCELLED,
+    "client_gone": Outcome.CLIENT_GONE,
+    "shutdown": Outcome.INTERRUPTED,
+}
+_CAUSES = {
+    "cancelled": AbortCause.CANCELLED,
+    "replaced": AbortCause.CANCELLED,
+    "client_gone": AbortCause.CLIENT_GONE,
+    "shutdown": AbortCause.SHUTDOWN,
+    "released": AbortCause.SHUTDOWN,
+}
+
+
+@dataclass(slots=True)
+class Live:
+    """A run in this process. `changed` is set and replaced whenever events are stored."""
+
+    recent: deque[Event] = field(default_factory=lambda: deque[Event](maxlen=RECENT_EVENTS))
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    survives: bool = False
+    """It may go on in another process."""
+    stop_reason: str | None = None
+    armed: bool = False
+    """Cancelling the task now ends the loop and nothing else."""
+    lost: bool = False
+    """It left this process without an ending: released, lease lost, or the store is down."""
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Show stored events to the readers."""
+        self.recent.extend(events)
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the readers look again."""
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+    def stop(self, reason: str) -> None:
+        """End the run for `reason`; the first one counts."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+        if self.armed and self.task is not None:
+            self.armed = False
+            self.task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A run that was accepted. `replayed`: an earlier request with the same idempotency key made it."""
+
+    run_id: str
+    session_id: str
+    replayed: bool = False
+
+
+class Runner:
+    """The runs of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        calls: ModelCalls,
+        gate: Gate,
+        toolbox: Toolbox,
+        metrics: Metrics,
+        drain: Drain,
+        variant: dict[str, Any],
+    ) -> None:
+        self.owner = "proc_" + secrets.token_hex(8)
+        self.live: dict[str, Live] = {}
+        self.stopping = False
+        self._settings = settings
+        self._store = store
+        self._calls = calls
+        self._gate = gate
+        self._toolbox = toolbox
+        self._metrics = metrics
+        self._drain = drain
+        self.variant = variant
+        self._prices = Prices(settings.price_prompt, settings.price_completion, settings.price_second)
+        self._background: list[asyncio.Task[None]] = []
+
+    # Creating
+
+    async def create(
+        self,
+        spec: RunSpec,
+        principal: Principal,
+        *,
+        hold: Hold,
+        session_id: str | None = None,
+        replace_active: bool = False,
+        idempotency_key: str | None = None,
+        fingerprint: str = "",
+        previous: Sequence[Message] | None = None,
+        user_retry: bool = False,
+    ) -> Created:
+        """Store a run and start it; it keeps `hold` until its end, or gives it back when it raises.
+
+        `previous` is the conversation before it where the caller brings that along. Raises Conflict (session busy,
+        idempotency key used for another body), NotFound (session), StoreDown.
+        """
+        run_id = new_id("run")
+        session = session_id or new_session_id(self._settings.variant)
+        request = to_json(spec)
+        if previous:
+            request["previous"] = [message_to_json(each) for each in previous]
+        now = time.time()
+        new = NewRun(
+            id=run_id,
+            key_id=principal.key_id,
+            session_id=session,
+            new_session=session_id is None,
+            agent=spec.agent,
+            model=spec.model,
+            request=request,
+            variant=self.variant,
+            owner=self.owner,
+            lease_until=now + self._settings.lease_seconds,
+            created_at=now,
+            created={
+                "agent": spec.agent,
+                "model": spec.model,
+                "session_id": session,
+                "variant": self.variant["name"],
+                "background": spec.background,
+                "on_disconnect": spec.on_disconnect,
+                "limits": request.get("limits", {}),
+            },
+            idempotency_key=idempotency_key,
+            fingerprint=fingerprint,
+        )
+        # Registered first: a reader of a stored run finds it here, and `cancel` reaches it.
+        live = self.live[run_id] = Live(survives=spec.survives_its_client)
+        try:
+            earlier = await self._stored(new, replace_active)
+        except BaseException:
+            self.live.pop(run_id, None)
+            hold.leave()
+            raise
+        if earlier is not None:
+            self.live.pop(run_id, None)
+            hold.leave()
+            return await self._replay(earlier, fingerprint)
+        live.publish([Event(1, "run.created", new.created, now)])
+        self._start(run_id, live, hold, row=None)
+        return Created(run_id, session)
+
+    async def _stored(self, new: NewRun, replace_active: bool) -> Duplicate | None:
+        deadline = time.monotonic() + 15.0
+        while True:
+            try:
+                return await self._store.runs.create(new, since=time.time() - IDEMPOTENCY_SECONDS)
+            except SessionUnknown:
+                raise NotFound(
+                    f"No such session: {new.session_id[:100]}. Leave session_id out to begin one.",
+                    code="session_not_found",
+                    param="session_id",
+                ) from None
+            except SessionBusy as busy:
+                if not replace_active or time.monotonic() > deadline:
+                    raise Conflict(
+                        f"The session has an active run: {busy.run_id}. Wait for its end, cancel it, or send "
+                        "on_active_run=interrupt.",
+                        code="session_busy",
+                        param="session_id",
+                    ) from None
+                await self.stop(busy.run_id, "replaced")
+                await asyncio.sleep(0.02)
+
+    async def _replay(self, earlier: Duplicate, fingerprint: str) -> Created:
+        if earlier.fingerprint != fingerprint:
+            raise Conflict(
+                "The Idempotency-Key was used before with another body. Use a new key for a new request.",
+                code="idempotency_conflict",
+            )
+        row = await self._store.runs.get(earlier.run_id)
+        if row is None:
+            raise NotFound("The run of this Idempotency-Key was deleted. Use a new key.", code="run_not_found")
+        return Created(row.id, row.session_id, replayed=True)
+
+    def _start(self, run_id: str, live: Live, hold: Hold, row: RunRow | None) -> None:
+        live.task = asyncio.create_task(self._work(run_id, live, hold, row), name=run_id)
+
+    # Working
+
+    async def _work(self, run_id: str, live: Live, hold: Hold, row: RunRow | None) -> None:
+        state = RunState()
+        try:
+            with bound(run_id=run_id), self._metrics.active(names.RUNS_ACTIVE):
+                await self._work_on(run_id, live, hold.arrival, row, state)
+        except LeaseLost:
+            live.lost = True
+            log.warning("run.lease_lost", run_id=run_id)
+        except StoreDown as error:
+            live.lost = True
+            log.error("run.not_stored", run_id=run_id, reason=error.message)
+        except asyncio.CancelledError:
+            live.lost = True
+        except Exception:
+            live.lost = True
+            log.exception("run.broken", run_id=run_id)
+        finally:
+            hold.leave(state.tokens)
+            self.live.pop(run_id, None)
+            live.wake()
+
+    async def _work_on(self, run_id: str, live: Live, arrival: float, row: RunRow | None, state: RunState) -> None:
+        row = row or await self._store.runs.get(run_id)
+        if row is None:
+            raise LeaseLost(run_id)
+        spec = from_json({key: value for key, value in row.request.items() if key != "previous"})
+        run_log = RunLog(lambda entries: self._store.runs.append(run_id, self.owner, entries), live.publish)
+        ending: Ending | None = None
+        history, retry = await self._history(row, spec)
+        if row.attempts > 1:
+            ending = await self._take_up(row, spec, state)
+        if ending is None:
+            execution = Execution(
+                Caller(run_id, row.session_id, row.key_id),
+                spec,
+                history,
+                state,
+                run_log,
+                self._calls,
+                self._toolbox,
+                self._metrics,
+                self._prices,
+                arrival,
+                row.attempts,
+                lambda: _CAUSES.get(live.stop_reason or "", AbortCause.MAX_TIME),
+            )
+            ending = await self._ending(execution, live)
+        if ending is None:  # released: somebody else goes on
+            live.lost = True
+            await run_log.settle()
+            await self._store.runs.release(run_id, self.owner)
+            return
+        await run_log.settle()
+        await self._finish(row, spec, state, ending, run_log.take_pending(), live, retry)
+
+    async def _ending(self, execution: Execution, live: Live) -> Ending | None:
+        if live.stop_reason is not None:
+            return self._stopped(live)
+        live.armed = True
+        try:
+            return await execution.run()
+        except asyncio.CancelledError:
+            # The task's cancellation is how `stop` speaks; from here on it works undisturbed.
+            task = asyncio.current_task()
+            while task is not None and task.cancelling():
+                task.uncancel()
+            return self._stopped(live)
+        except (LeaseLost, StoreDown):
+            raise
+        except Exception:
+            log.exception("run.failed", run_id=execution.caller.run_id)
+            message = "Something went wrong in the service."
+            return Ending(Outcome.MODEL_ERROR, "error", {"code": "internal_error", "message": message})
+        finally:
+            live.armed = False
+
+    def _stopped(self, live: Live) -> Ending | None:
+        reason = live.stop_reason or "shutdown"
+        return None if reason == "released" else Ending(_OUTCOMES[reason], "cancelled")
+
+    async def _take_up(self, row: RunRow, spec: RunSpec, state: RunState) -> Ending | None:
+        """Bring `state` to where the log ends; an ending if the run is not to go on."""
+        after = 0
+        while events := await self._store.runs.events(row.id, after):
+            for event in events:
+                state.apply(event.type, event.data)
+            after = events[-1].seq
+        log.info("run.taken_over", run_id=row.id, attempt=row.attempts)
+        if row.cancel is not None:
+            return Ending(_OUTCOMES.get(row.cancel, Outcome.CANCELLED), "cancelled")
+        if not spec.survives_its_client or row.attempts > ATTEMPTS:
+            message = "The process that worked on the run ended."
+            return Ending(Outcome.INTERRUPTED, "error", {"code": "interrupted", "message": message})
+        return None
+
+    async def _history(self, row: RunRow, spec: RunSpec) -> tuple[list[Message], bool]:
+        if "previous" in row.request:
+            return [message_from_json(each) for each in row.request["previous"]], False
+        messages: list[Message] = []
+        last: dict[str, Any] | None = None
+        for request, summary in await self._store.runs.history(row.session_id):
+            last = request
+            messages += [message_from_json(each) for each in request.get("messages", [])]
+            messages += [message_from_json(each) for each in (summary or {}).get("messages", [])]
+        return _answerable(messages), features.same_question(spec, last)
+
+    async def _finish(
+        self,
+        row: RunRow,
+        spec: RunSpec,
+        state: RunState,
+        ending: Ending,
+        pending: Sequence[Entry],
+        live: Live,
+        retry: bool,
+    ) -> None:
+        cost = self._prices.cost(state)
+        summary: dict[str, Any] = {
+            "output": state.output,
+            "finish_reason": ending.finish_reason,
+            "error": ending.error,
+            "steps": state.steps,
+            "tool_calls": state.tool_calls,
+            "usage": {
+                "prompt_tokens": state.prompt_tokens,
+                "completion_tokens": state.completion_tokens,
+                "total_tokens": state.tokens,
+            },
+            "cost": cost,
+            "seconds": round(state.seconds, 6),
+            "ttft": state.ttft,
+            "protocol": state.protocol,
+        }
+        client_calls = (
+            [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in state.pending.values()]
+            if ending.finish_reason == "tool_calls"
+            else []
+        )
+        ended = {"outcome": str(ending.outcome), **summary, "client_tool_calls": client_calls}
+        kept = {**summary, "client_tool_calls": client_calls}
+        kept["messages"] = [message_to_json(each) for each in state.messages]
+        feature_row = features.row(
+            spec,
+            state,
+            outcome=str(ending.outcome),
+            variant=row.variant.get("name", ""),
+            digest=row.variant.get("model_digest", ""),
+            user_retry=retry,
+        )
+        events = await self._store.runs.finish(
+            row, self.owner, str(ending.outcome), kept, [*pending, ("run.ended", ended)], feature_row
+        )
+        live.publish(events)
+        agent = {"gen_ai_agent_name": spec.agent or "none"}
+        failed = ending.outcome if ending.error else ""
+        self._metrics.inc(names.RUNS, outcome=ending.outcome)
+        self._metrics.observe(names.RUN_DURATION, time.time() - row.created_at, run=row.id, error_type=failed, **agent)
+        self._metrics.observe(names.RUN_INFERENCE_CALLS, state.steps, **agent)
+        self._metrics.observe(names.RUN_TOOL_CALLS, state.tool_calls, **agent)
+        log.info(
+            "run.ended",
+            run_id=row.id,
+            session_id=row.session_id,
+            outcome=str(ending.outcome),
+            model=spec.model,
+            variant=row.variant.get("name", ""),
+            model_digest=row.variant.get("model_digest", ""),
+            steps=state.steps,
+            tool_calls=state.tool_calls,
+            prompt_tokens=state.prompt_tokens,
+            completion_tokens=state.completion_tokens,
+            seconds=round(state.seconds, 3),
+        )
+
+    # Stopping
+
+    async def stop(self, run_id: str, reason: str) -> None:
+        """Ask for a run's end, wherever it is worked on. Returns before it has ended."""
+        await self._store.runs.ask_to_stop(run_id, reason)
+        live = self.live.get(run_id)
+        if live is not None:
+            live.stop(reason)
+
+    # Leases
+
+    def start(self) -> None:
+        """Begin to renew leases, to look for cancel flags and for runs that nobody works on."""
+        for work in (self._keep_leases, self._watch_flags, self._take_over, self._clean, self._drained):
+            self._background.append(asyncio.create_task(work(), name=work.__name__))
+
+    async def aclose(self) -> None:
+        """End what is left, and give up what can go on elsewhere."""
+        await self._end_all()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def _drained(self) -> None:
+        await self._drain.wait()
+        self._gate.closed = True
+        # No run can begin from here on, so these are all.
+        tasks = [live.task for live in self.live.values() if live.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
+        await self._end_all()
+
+    async def _end_all(self) -> None:
+        self._gate.closed = True
+        self.stopping = True
+        self._drain.finish()
+        tasks: list[asyncio.Task[None]] = []
+        for live in list(self.live.values()):
+            if live.task is None:
+                continue
+            live.stop("released" if live.survives else "shutdown")
+            tasks.append(live.task)
+        if tasks:
+            await asyncio.wait(tasks, timeout=10.0)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / 3)
+            if self.live:
+                with contextlib.suppress(StoreDown):
+                    await self._store.runs.renew(self.owner, time.time() + self._settings.lease_seconds)
+
+    async def _watch_flags(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll_seconds)
+            if not self.live:
+                continue
+            with contextlib.suppress(StoreDown):
+                for run_id, reason in (await self._store.runs.asked_to_stop(self.owner)).items():
+                    live = self.live.get(run_id)
+                    if live is not None:
+                        live.stop(reason)
+
+    async def _take_over(self) -> None:
+        while True:
+            with contextlib.suppress(StoreDown):
+                await self.take_over_once()
+            await asyncio.sleep(self._settings.lease_seconds / 3)
+
+    async def take_over_once(self) -> int:
+        """Claim the runs that nobody works on, as far as there are places; returns how many."""
+        taken = 0
+        if self._gate.closed:
+            return taken
+        for run_id in await self._store.runs.orphans():
+            try:
+                hold = Hold(self._gate.enter())
+            except ApiError:
+                break
+            until = time.time() + self._settings.lease_seconds
+            try:
+                row = await self._store.runs.claim(run_id, self.owner, until)
+            except StoreDown:
+                hold.leave()
+                raise
+            if row is None:
+                hold.leave()
+                continue
+            live = self.live[run_id] = Live(survives=True)
+            self._start(run_id, live, hold, row)
+            taken += 1
+        return taken
+
+    async def _clean(self) -> None:
+        """Delete what is older than the retention, at start and every hour."""
+        while True:
+            now = time.time()
+            with contextlib.suppress(StoreDown):
+                gone = await self._store.runs.purge(
+                    now - self._settings.retention_days * 86400, now - IDEMPOTENCY_SECONDS
+                )
+                if gone:
+                    log.info("runs.purged", count=gone)
+            await asyncio.sleep(3600)
+
+
+def _answerable(messages: list[Message]) -> list[Message]:
+    """A history in which every tool call has its result, as models and servers expect."""
+    answered = {message.tool_call_id for message in messages if message.role == "tool"}
+    kept: list[Message] = []
+    for message in messages:
+        open_calls = [call for call in message.tool_calls if call.id not in answered]
+        kept.append(message)
+        kept.extend(
+            Message("tool", "The call was not made.", tool_call_id=call.id, name=call.name) for call in open_calls
+        )
+    return kept
