@@ -15,6 +15,7 @@ import structlog
 from service.backends.base import Backend
 from service.backends.observed import Observed
 from service.backends.ollama import OllamaBackend
+from service.backends.openai import OpenAIBackend
 from service.backends.resilience import Fallback, Resilient
 from service.backends.scripted import DEMO, Script, ScriptedBackend
 from service.backends.transport import Timeouts
@@ -36,8 +37,10 @@ def create(settings: Settings, metrics: Metrics | None = None) -> Backend:
             backend = ScriptedBackend(script, parallelism=settings.parallelism or 8)
         case "ollama":
             backend = _ollama(settings, metrics)
+        case "llamacpp":
+            backend = _llamacpp(settings)
         case _:
-            raise StartupError(f"No such backend yet: {kind}.", "Use AGENT_LOOP_BACKEND=ollama.")
+            backend = _openai(settings)
     counted = Observed(backend, metrics) if metrics else backend
     fallback = None
     if settings.fallback_model:
@@ -61,6 +64,34 @@ def _ollama(settings: Settings, metrics: Metrics | None) -> Backend:
     if metrics is not None and _in_loop():
         backend.attach(OllamaWatch(backend, metrics))
     return backend
+
+
+def _llamacpp(settings: Settings) -> Backend:
+    from service.backends.llamacpp import LlamaCppBackend  # loads 100 MB of library
+
+    if settings.gguf is None:
+        raise StartupError("The llama.cpp backend has no model.", "Set AGENT_LOOP_GGUF to a GGUF file.")
+    return LlamaCppBackend(
+        settings.gguf,
+        model=settings.model,
+        num_ctx=settings.num_ctx,
+        parallelism=settings.parallelism,
+        timeouts=timeouts(settings),
+    )
+
+
+def _openai(settings: Settings) -> Backend:
+    if settings.openai_url is None:
+        raise StartupError(
+            "The OpenAI backend has no address.", "Set AGENT_LOOP_OPENAI_URL, such as http://vllm:8000/v1."
+        )
+    key = settings.openai_api_key
+    return OpenAIBackend(
+        settings.openai_url,
+        api_key=key.get_secret_value() if key else None,
+        parallelism=settings.parallelism or 8,
+        timeouts=timeouts(settings),
+    )
 
 
 def _choose(settings: Settings) -> str:

@@ -28,7 +28,7 @@ from service.backends.base import (
     Finish,
     ModelInfo,
 )
-from service.backends.ollama import EndedEarly
+from service.backends.broken import EndedEarly
 from service.telemetry import names
 from service.telemetry.metrics import Metrics
 from service.telemetry.names import AbortCause, Attempt, TokenType

@@ -26,7 +26,6 @@ from service.backends.base import (
     BackendOverloaded,
     BackendProtocolError,
     BackendRejected,
-    BackendStalled,
     BackendUnavailable,
     ChatRequest,
     ContextTooLong,
@@ -40,19 +39,14 @@ from service.backends.base import (
     ToolCall,
     Usage,
 )
-from service.backends.transport import Broken, Silent, Timeouts, Transport, TransportError, Unreachable
+from service.backends.broken import EndedEarly, from_transport
+from service.backends.transport import Timeouts, Transport, TransportError
 
 PROBE = Timeouts(connect=2.0, first_byte=5.0, stall=5.0)
 """For questions that Ollama answers at once, also while it is busy."""
 
 _REQUEST_FAULTS = ("invalid format", "invalid json schema", "option ", "json: cannot unmarshal", "think value")
 """Beginnings of messages that Ollama sends with status 500 although the request is at fault."""
-
-
-class EndedEarly(BackendProtocolError):
-    """The stream ended cleanly but without its last message; Ollama does so when a model repeats itself."""
-
-    code = "backend_ended_early"
 
 
 class OllamaBackend:
@@ -124,7 +118,7 @@ class OllamaBackend:
                             finish = Finish(_reason(piece, called), self._usage(piece, request.model))
         except TransportError as error:
             if finish is None:
-                raise _broken(error, sent) from error
+                raise from_transport("Ollama", error, sent=sent) from error
         if finish is None:
             raise EndedEarly(
                 f"Ollama ended the reply without its last message: {request.model} at {self.url}.",
@@ -188,7 +182,7 @@ class OllamaBackend:
             async with self._transport.open(method, path, json=body, timeouts=_short(path)) as reply:
                 raw = await reply.read()
         except TransportError as error:
-            raise _broken(error, sent=False) from error
+            raise from_transport("Ollama", error, sent=False) from error
         try:
             data = json.loads(raw or b"{}")
         except ValueError:
@@ -366,15 +360,6 @@ def _refusal(status: int, body: bytes, model: str, url: str) -> BackendError:
     if status < 500 or text.lower().startswith(_REQUEST_FAULTS):
         return BackendRejected(f"Ollama refused the request: {text}: {place}.")
     return BackendFailed(f"Ollama failed with status {status}: {text}: {place}.")
-
-
-def _broken(error: TransportError, sent: bool) -> BackendError:
-    if isinstance(error, Silent):
-        return BackendStalled(f"Ollama went silent. {error}", before_first_byte=not sent)
-    # A connection that ends before its first byte is a server that went away: safe to repeat.
-    if isinstance(error, Unreachable) or (isinstance(error, Broken) and not sent):
-        return BackendUnavailable(f"Ollama does not answer. {error}", before_first_byte=not sent)
-    return BackendProtocolError(f"Ollama's reply was cut off. {error}", before_first_byte=not sent)
 
 
 def _text(data: Any) -> str:

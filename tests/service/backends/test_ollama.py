@@ -27,7 +27,8 @@ from service.backends.base import (
     ToolCall,
     ToolSpec,
 )
-from service.backends.ollama import EndedEarly, OllamaBackend, full, short
+from service.backends.broken import EndedEarly
+from service.backends.ollama import OllamaBackend, full, short
 from service.backends.transport import Timeouts
 from tests.fakes.ollama import FakeOllama, Fault, Model, Plan, recording, recordings
 
