@@ -49,6 +49,8 @@ COMMANDS: dict[str, list[Command]] = {
         Command("down", "ci.stack.cli:app", "Stop the stack and keep its data"),
         Command("ps", "ci.stack.cli:app", "List the stack's containers"),
         Command("logs", "ci.stack.cli:app", "Show the stack's logs, merged"),
+        Command("doctor", "ci.stack.cli:app", "Say what the stack needs here, with the fix for each"),
+        Command("canary", "ci.stack.canary.cli:app", "Release a variant by steps, decided by numbers", True),
         Command("secrets", "ci.stack.cli:app", "List the stack's secrets, print one"),
     ],
     SERVICE: [

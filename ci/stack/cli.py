@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from functools import wraps
-from typing import Annotated, ParamSpec
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from ci.stack import apt, container_engine, project, secrets
-from ci.stack.errors import BuildFailed, EngineMissing, Interrupted, StackError, UsageError
+from ci.stack.errors import BuildFailed, EngineMissing, UsageError
 from ci.stack.project import Project
+from ci.stack.reporting import reported, say
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-P = ParamSpec("P")
 
 FOR_BASES = ("mmdebstrap", "busybox-static")
 FOR_TESTS = (
@@ -38,28 +35,6 @@ def remembered(which: str) -> Project:
     if which not in ("serve", "dev", "prod", "train"):
         raise UsageError(f"No stack '{which}'. Use serve or train.")
     return project.remembered(project.state_folder(), train=which == "train")
-
-
-def say(line: str) -> None:
-    """One line for the person, on standard error: standard output is for answers."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn a StackError into its one line and its exit status."""
-
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except StackError as error:
-            say(f"agent-loop: {error}")
-            raise typer.Exit(error.exit_status) from error
-        except KeyboardInterrupt as error:
-            say("agent-loop: interrupted; the same command goes on from here")
-            raise typer.Exit(Interrupted.exit_status) from error
-
-    return wrapped
 
 
 @app.command()
