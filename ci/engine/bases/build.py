@@ -118,9 +118,7 @@ def _build(recipe: Recipe, arch: str, sources: list[str], work: Path, say: Say) 
     store.write_record(made, record)
     place = store.layout(recipe.name, arch)
     place.parent.mkdir(parents=True, exist_ok=True)
-    if (
-        place.exists()
-    ):  # a folder cannot be replaced in one step: move the old one aside, into what is deleted
+    if place.exists():  # a folder cannot be replaced in one step: move the old one aside, into what is deleted
         place.rename(work / "old")
     made.rename(place)
     say(f"{recipe.name} ({arch}): made, {digest[:19]}, {size / 1e6:.0f} MB, {len(packages)} packages")

@@ -27,9 +27,7 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--all", action="store_true", help="every base")
     make.add_argument("--arch", default=store.host_arch(), help="amd64 or arm64 (default: this machine's)")
     make.add_argument("--fresh", action="store_true", help="make them again with today's package versions")
-    make.add_argument(
-        "--verbose", action="store_true", help="on failure, show the end of mmdebstrap's output"
-    )
+    make.add_argument("--verbose", action="store_true", help="on failure, show the end of mmdebstrap's output")
     commands.add_parser("list", help="what there is, and which image reference it stands in for")
     return top
 
@@ -70,9 +68,7 @@ def show() -> int:
         arches = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
         for arch in arches or [store.host_arch()]:
             record = store.read_record(recipe.name, arch)
-            state = (
-                "missing" if not record else "ready" if record.recipe == recipe.digest(arch) else "outdated"
-            )
+            state = "missing" if not record else "ready" if record.recipe == recipe.digest(arch) else "outdated"
             size = f"{record.size / 1e6:.0f} MB" if record else "-"
             digest = record.digest[:19] if record else "-"
             names = ", ".join(recipe.references)

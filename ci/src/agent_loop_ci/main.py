@@ -27,7 +27,7 @@ class Image:
     """An image of the system."""
 
     name: str = field()
-    """Its short name: service, dev, ops, trainer."""
+    """Its short name: runtime, dev, ops, training."""
 
     container: dagger.Container = field()
     """What it is made of."""
@@ -70,13 +70,16 @@ class AgentLoop:
     def build_training(
         self,
         source: TrainerSource,
+        tools: Annotated[bool, Doc("with Jupyter Lab and Weights & Biases")] = False,
         torch_index: Annotated[str, Doc("a further package index, for torch built for another CUDA")] = "",
         torch_requirements: Annotated[
             dagger.File | None, Doc("your own hash-locked set instead of requirements/trainer.txt")
         ] = None,
     ) -> dagger.Container:
         """The trainer's image (CUDA by torch's own wheels)."""
-        return stages.training(source, self._release(), torch_index=torch_index, requirements=torch_requirements)
+        return stages.training(
+            source, self._release(), tools=tools, torch_index=torch_index, requirements=torch_requirements
+        )
 
     @function
     def build_ops(self, source: OpsSource, platform: PlatformOption = None) -> dagger.Container:
@@ -87,7 +90,7 @@ class AgentLoop:
     def images(
         self,
         source: ImagesSource,
-        names: Annotated[list[str] | None, Doc("which: service, dev, ops, trainer; default: all four")] = None,
+        names: Annotated[list[str] | None, Doc("which: runtime, dev, ops, training; default: all four")] = None,
     ) -> list[Image]:
         """The system's images, each with its name."""
         chosen = publishing.images(source, self._release(), names)
@@ -121,7 +124,7 @@ class AgentLoop:
         self,
         source: TrainerSource,
         model: Annotated[str, Doc("a preset (gemma-2b, gemma-9b, tiny …) or a Hugging Face model")] = "gemma-2b",
-        data: Annotated[dagger.Directory | None, Doc("a folder of training data; default: the example")] = None,
+        data: Annotated[dagger.File | None, Doc("chats, JSONL; default: the trainer's own example")] = None,
         run_id: Annotated[str, Doc("the run to go on with; default: a new one")] = "",
         gpu: Annotated[bool, Doc("give the step the engine's GPUs")] = False,
         hub_token: Annotated[dagger.Secret | None, Doc("Hugging Face token, for gated models")] = None,
@@ -132,15 +135,15 @@ class AgentLoop:
         """Train in the training image; returns the run's folder: adapter, metrics, plots, GGUF if asked for."""
         call = secrets.token_hex(6)
         run = training.Run(run_id or call, call, model, data, hub_token, gpu, tuple(options or ()))
-        return training.trained(self.build_training(source, torch_index, torch_requirements), run)
+        return training.trained(self.build_training(source, False, torch_index, torch_requirements), run)
 
     @function(cache="never")  # pyright: ignore[reportCallIssue, reportUntypedFunctionDecorator]
     async def publish(
         self,
         source: ImagesSource,
         address: Annotated[str, Doc("where to: registry/name:tag")],
-        image: Annotated[str, Doc("service, dev, ops or trainer")] = "service",
-        platforms: Annotated[list[dagger.Platform] | None, Doc("of service and ops: one image for all")] = None,
+        image: Annotated[str, Doc("runtime, dev, ops or training")] = "runtime",
+        platforms: Annotated[list[dagger.Platform] | None, Doc("of runtime and ops: one image for all")] = None,
         username: Annotated[str, Doc("who signs in to the registry")] = "",
         password: Annotated[dagger.Secret | None, Doc("the registry's password or token")] = None,
     ) -> str:

@@ -12,14 +12,14 @@ from agent_loop_ci.errors import BadArgument
 from agent_loop_ci.labels import Release
 
 IMAGES: dict[str, Callable[[dagger.Directory, Release], dagger.Container]] = {
-    "service": stages.runtime,
+    "runtime": stages.runtime,
     "dev": stages.dev,
     "ops": stages.ops,
-    "trainer": stages.training,
+    "training": stages.training,
 }
 """What the system runs, by short name."""
 
-PORTABLE = {"service": stages.runtime, "ops": stages.ops}
+PORTABLE = {"runtime": stages.runtime, "ops": stages.ops}
 """Images that are made of copies only, so that any platform's can be built anywhere."""
 
 

@@ -13,7 +13,7 @@ from dagger import DefaultPath, Doc, Ignore
 
 UV = "requirements/uv.txt"
 SERVICE = ("service/**", "requirements/service.txt", UV)
-TRAINER = ("trainer/**", "requirements/trainer.txt", UV)
+TRAINER = ("trainer/**", "requirements/trainer.txt", "requirements/tracking.txt", UV)
 OPS = ("observability/**", "requirements/ops.txt", UV)
 TESTED = (
     *("ci/**", "service/**", "observability/**", "tests/**", "docs/**", "trainer/**", "models/**"),

@@ -30,6 +30,9 @@ TRAINING = {
     "NVIDIA_VISIBLE_DEVICES": "all",
     "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
 }
+OPS_FOLDERS = ("/data", "/logs", "/drift", "/backups")
+TRAINING_FOLDERS = ("/models", "/gguf", "/checkpoints", "/logs", "/runs")
+
 TEST_PACKAGES = ("chromium", "nginx", "postgresql", "prometheus")
 """What tests in the test container talk to: a browser, a proxy, a database, promtool."""
 
@@ -52,23 +55,35 @@ def builder(
 
 
 def application(
-    source: dagger.Directory, purpose: str, package: str, *, platform: dagger.Platform | None = None
+    source: dagger.Directory,
+    purpose: str,
+    package: str,
+    *,
+    variables: dict[str, str] | None = None,
+    folders: tuple[str, ...] = ("/data",),
+    platform: dagger.Platform | None = None,
+    compile_sources: bool = True,
 ) -> dagger.Container:
-    """The base with `/app/.venv` and the package's compiled sources at `/app/<package>`: copies only, no step runs."""
-    environment_made = builder(source, purpose, platform=platform).directory(VENV)
-    sources = environment.compiled(PYTHON, source.directory(package), f"/app/{package}")
+    """The base with `/app/.venv` and the package's sources at `/app/<package>`: copies only, no step runs.
+
+    All belongs to root, so that a service taken over cannot change itself; only `folders` are the user's own.
+    """
+    sources = source.directory(package)
+    if compile_sources:
+        sources = environment.compiled(PYTHON, sources, f"/app/{package}")
     return (
-        _with_variables(environment.python(PYTHON, platform), RUNTIME)
-        .with_directory(VENV, environment_made)
-        .with_directory(f"/app/{package}", sources)
+        _owned(_with_variables(environment.python(PYTHON, platform), RUNTIME | (variables or {})), folders, UID)
         .with_workdir("/app")
+        .with_directory(VENV, builder(source, purpose, platform=platform).directory(VENV))
+        .with_directory(f"/app/{package}", sources)
+        .with_user(owner(UID))
     )
 
 
 def runtime(source: dagger.Directory, release: Release, *, platform: dagger.Platform | None = None) -> dagger.Container:
     """The service's image: no compiler, no uv, no development tools; /data is the only folder it may write to."""
-    container = application(source, "service", "service", platform=platform)
-    return labelled(_serving(container), "agent-loop service", PYTHON, release)
+    container = application(source, "service", "service", variables=SERVICE, platform=platform)
+    return labelled(_serving(container, ["serve"]), "agent-loop service", PYTHON, release)
 
 
 def dev(source: dagger.Directory, release: Release) -> dagger.Container:
@@ -76,35 +91,24 @@ def dev(source: dagger.Directory, release: Release) -> dagger.Container:
 
     Its sources carry no bytecode: the unchecked kind would hide an edit.
     """
-    container = (
-        _with_variables(environment.python(PYTHON), RUNTIME)
-        .with_directory(VENV, builder(source, "service").directory(VENV))
-        .with_directory("/app/service", source.directory("service"))
-        .with_workdir("/app")
-    )
-    return labelled(_serving(container).with_default_args(["serve", "--reload"]), "agent-loop dev", PYTHON, release)
+    container = application(source, "service", "service", variables=SERVICE, compile_sources=False)
+    return labelled(_serving(container, ["serve", "--reload"]), "agent-loop dev", PYTHON, release)
 
 
-def _serving(container: dagger.Container) -> dagger.Container:
-    """What the service's images share: its settings, its folder, how it starts and how it is asked for health."""
+def _serving(container: dagger.Container, command: list[str]) -> dagger.Container:
+    """How the service's images start and how they are asked for their health."""
     return checked(
-        _with_variables(container, SERVICE)
-        .with_directory("/data", dag.directory(), owner=owner(UID))
-        .with_user(owner(UID))
-        .with_exposed_port(8000)
+        container.with_exposed_port(8000)
         .with_entrypoint([environment.PYTHON, "-m", "service"])
-        .with_default_args(["serve"]),
+        .with_default_args(command),
         [environment.PYTHON, "-m", "service.healthcheck"],
     )
 
 
 def ops(source: dagger.Directory, release: Release, *, platform: dagger.Platform | None = None) -> dagger.Container:
     """The jobs beside the service: drift, GPU monitor, backup. `python -m observability JOB`."""
-    container = (
-        application(source, "ops", "observability", platform=platform)
-        .with_directory("/data", dag.directory(), owner=owner(UID))
-        .with_user(owner(UID))
-        .with_entrypoint([environment.PYTHON, "-m", "observability"])
+    container = application(source, "ops", "observability", folders=OPS_FOLDERS, platform=platform).with_entrypoint(
+        [environment.PYTHON, "-m", "observability"]
     )
     return labelled(_importable(container, "observability"), "agent-loop ops", PYTHON, release)
 
@@ -113,24 +117,27 @@ def training(
     source: dagger.Directory,
     release: Release,
     *,
+    tools: bool = False,
     torch_index: str = "",
     requirements: dagger.File | None = None,
 ) -> dagger.Container:
     """The trainer's image: torch's own CUDA libraries, a C compiler for Triton, user `trainer`.
 
+    With `tools` it holds Jupyter Lab and Weights & Biases too.
+
     `torch_index` is asked besides the default index, and `requirements` replaces `requirements/trainer.txt`:
     together they build for another CUDA than the default wheels' (13).
     """
     options = ("--index", torch_index, "--index-strategy", "unsafe-best-match") if torch_index else ()
-    made = builder(source, "trainer", requirements=requirements, options=options)
+    made = builder(source, "tracking" if tools else "trainer", requirements=requirements, options=options)
+    sources = environment.compiled(PYTHON, source.directory("trainer"), "/app/trainer")
     user = f"useradd --uid {TRAINER_UID} --user-group --create-home --shell /usr/sbin/nologin trainer"
+    system = environment.packages(environment.python(PYTHON), COMPILER, then=user)
     container = (
-        _with_variables(environment.packages(environment.python(PYTHON), COMPILER, then=user), RUNTIME | TRAINING)
-        .with_directory(VENV, made.directory(VENV))
-        .with_directory("/app/trainer", environment.compiled(PYTHON, source.directory("trainer"), "/app/trainer"))
-        .with_directory("/runs", dag.directory(), owner=owner(TRAINER_UID))
-        .with_directory("/models", dag.directory(), owner=owner(TRAINER_UID))
+        _owned(_with_variables(system, RUNTIME | TRAINING), TRAINING_FOLDERS, TRAINER_UID)
         .with_workdir("/app")
+        .with_directory(VENV, made.directory(VENV))
+        .with_directory("/app/trainer", sources)
         .with_user(owner(TRAINER_UID))
         .with_entrypoint([environment.PYTHON, "-m", "trainer"])
     )
@@ -139,12 +146,12 @@ def training(
 
 def test(source: dagger.Directory, release: Release) -> dagger.Container:
     """The test image: the suite, what it imports, and the programs it talks to; reports go to /reports."""
-    tested = _with_variables(environment.packages(environment.python(PYTHON), TEST_PACKAGES), RUNTIME)
+    system = _with_variables(environment.packages(environment.python(PYTHON), TEST_PACKAGES), RUNTIME)
     container = (
-        tested.with_directory(VENV, builder(source, "test").directory(VENV))
+        _owned(system, ("/reports",), UID)
         .with_env_variable("HOME", "/tmp")  # noqa: S108  (the container's own)
-        .with_directory("/reports", dag.directory(), owner=owner(UID))
-        .with_directory("/app", source, exclude=["requirements/uv.txt"])
+        .with_directory(VENV, builder(source, "test").directory(VENV))
+        .with_directory("/app", source)
         .with_workdir("/app")
         .with_user(owner(UID))
         .with_entrypoint([environment.PYTHON, "-m", "pytest"])
@@ -155,6 +162,13 @@ def test(source: dagger.Directory, release: Release) -> dagger.Container:
 def _importable(container: dagger.Container, package: str) -> dagger.Container:
     """A job listens on nothing: its health check is that interpreter, environment and package load."""
     return checked(container, [environment.PYTHON, "-c", f"import {package}"])
+
+
+def _owned(container: dagger.Container, folders: tuple[str, ...], uid: int) -> dagger.Container:
+    """Empty folders that the user may write to; a fresh volume mounted on one takes its owner from here."""
+    for folder in folders:
+        container = container.with_directory(folder, dag.directory(), owner=owner(uid))
+    return container
 
 
 def _with_variables(container: dagger.Container, variables: dict[str, str]) -> dagger.Container:

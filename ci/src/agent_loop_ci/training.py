@@ -11,6 +11,8 @@ from agent_loop_ci import caches, environment
 from agent_loop_ci.bases import TRAINER_UID, owner
 from agent_loop_ci.errors import BadArgument
 
+DATA = "/data/train.jsonl"
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 # The run is written into the checkpoint cache, which outlives the step, so that an interrupted run can go on; what
@@ -27,7 +29,8 @@ class Run:
     call: str
     """Another text for each call: without it the engine would take the last call's result for this one's."""
     model: str
-    data: dagger.Directory | None = None
+    data: dagger.File | None = None
+    """A JSONL file; none: the trainer's own example."""
     hub_token: dagger.Secret | None = None
     gpu: bool = False
     options: tuple[str, ...] = ()
@@ -46,8 +49,8 @@ def command(run: Run) -> list[str]:
     """The trainer's command line."""
     words = [environment.PYTHON, "-m", "trainer", "train", "--model", run.model]
     if run.data is not None:
-        words += ["--data", "/data"]
-    return [*words, "--output", f"/checkpoints/{run.identity}", *run.options]
+        words += ["--data", DATA]
+    return [*words, "--output", "/checkpoints", "--run-id", run.identity, *run.options]
 
 
 def trained(image: dagger.Container, run: Run) -> dagger.Directory:
@@ -55,7 +58,7 @@ def trained(image: dagger.Container, run: Run) -> dagger.Directory:
     user = owner(TRAINER_UID)
     container = caches.checkpoints(caches.hugging_face(image, user), user)
     if run.data is not None:
-        container = container.with_mounted_directory("/data", run.data, read_only=True)
+        container = container.with_mounted_file(DATA, run.data)
     if run.hub_token is not None:
         container = container.with_secret_variable("HF_TOKEN", run.hub_token)
     if run.gpu:
