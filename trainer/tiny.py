@@ -62,15 +62,18 @@ CHAT_TEMPLATE = (
 """Gemma-2's turns: no system role, roles alternate, the assistant is called `model`."""
 
 
-def make(folder: Path, seed: int = 0) -> Path:
-    """Make the whole base model in `folder` (created; a finished one is kept) and return the folder."""
-    make_tokenizer(folder)
+def make(folder: Path, seed: int = 0, **sizes: int) -> Path:
+    """Make the whole base model in `folder` (created; a finished one is kept) and return the folder.
+
+    `sizes` replaces entries of CONFIG, such as num_hidden_layers.
+    """
+    make_tokenizer(folder, **sizes)
     if not (folder / "model.safetensors").exists():
         _make_weights(folder, seed)
     return folder
 
 
-def make_tokenizer(folder: Path) -> Path:
+def make_tokenizer(folder: Path, **sizes: int) -> Path:
     """Make tokenizer and configuration in `folder` (created; a finished one is kept) and return the folder."""
     if (folder / "config.json").exists():
         return folder
@@ -104,10 +107,8 @@ def make_tokenizer(folder: Path) -> Path:
             "clean_up_tokenization_spaces": False,
         },
     )
-    _write_json(
-        folder / "generation_config.json", {"bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}
-    )
-    _write_json(folder / "config.json", CONFIG)  # last: it marks the tokenizer as finished
+    _write_json(folder / "generation_config.json", {"bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0})
+    _write_json(folder / "config.json", CONFIG | sizes)  # last: it marks the tokenizer as finished
     return folder
 
 
@@ -173,15 +174,11 @@ def _write_fast_tokenizer(folder: Path) -> None:
     )
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    )
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A <bos> $B", special_tokens=[("<bos>", 2)]
     )
-    tokenizer.add_special_tokens(
-        [AddedToken(p, special=True, normalized=False) for p in SPECIAL if p != "\n"]
-    )
+    tokenizer.add_special_tokens([AddedToken(p, special=True, normalized=False) for p in SPECIAL if p != "\n"])
     tokenizer.add_tokens([AddedToken("\n", special=False, normalized=False)])
     tokenizer.save(str(folder / "tokenizer.json"))
 

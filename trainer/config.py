@@ -1,0 +1,293 @@
+"""The configuration of a run: what can be set, in which order layers win, and where each value came from.
+
+    resolve("gemma-2b", yaml=Path("run.yaml"), sets=["lora.rank=8"]) -> Resolved
+
+Layers, the later wins: default < preset < YAML file < command-line option < `--set a.b=c`. Everything wrong is
+reported at once (`ConfigError.problems`), each with the layer that said it. `Resolved.save` writes
+`RUN/config.json`: {"values": {...nested...}, "origins": {"lora.rank": "--set", ...}}.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from . import presets
+from .data import EXAMPLES
+from .errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(_Section):
+    """Which base model, and in what precision it computes. Weights are always NF4, doubly quantised."""
+
+    id: str = Field(min_length=1, description="preset, id on the hub, or folder")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    compute: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+class LoraConfig(_Section):
+    """The adapters: fp32, on every linear layer unless `targets` names some."""
+
+    rank: int = Field(16, ge=1, le=1024)
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
+
+
+class DataConfig(_Section):
+    """Where the rows come from and how they become sequences of at most `max_length` tokens."""
+
+    path: Path = EXAMPLES
+    format: Literal["auto", "messages", "prompt-completion", "alpaca", "sharegpt", "text"] = "auto"
+    max_length: int = Field(2048, ge=8)
+    packing: bool = True
+    eval_fraction: float = Field(0.05, ge=0, lt=1)
+
+
+class BatchConfig(_Section):
+    """Sequences an optimizer step: micro x accumulation (x processes). A plan may only split it anew."""
+
+    micro: int = Field(4, ge=1)
+    accumulation: int = Field(4, ge=1)
+
+
+class OptimizerConfig(_Section):
+    name: Literal["adamw_8bit", "adamw"] = "adamw_8bit"
+    lr: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(0.03, ge=0, lt=1, description="share of all steps")
+
+
+class MemoryConfig(_Section):
+    """What trades memory for time; `auto` lets the plan decide."""
+
+    checkpointing: Literal["auto", "off", "full"] = "auto"
+    resident: Literal["auto", "on", "off"] = Field("auto", description="keep the base dequantised as well")
+    attention: Literal["auto", "eager", "sdpa", "flex_attention"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    loss_chunk: int = Field(1024, ge=1, description="supervised tokens the loss head takes at once")
+
+    @field_validator("checkpointing", "resident", "compile", mode="before")
+    @classmethod
+    def _yaml_switch(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value  # YAML's on and off
+
+
+class EvalConfig(_Section):
+    every: int = Field(100, ge=0, description="steps; 0: never")
+    patience: int = Field(0, ge=0, description="evaluations without progress before stopping; 0: never stop")
+    min_delta: float = Field(0.0, ge=0)
+
+
+class CheckpointConfig(_Section):
+    every: int = Field(100, ge=1, description="steps")
+    keep: int = Field(3, ge=1)
+    backup: Path | None = Field(None, description="second folder that gets a copy on the clock")
+    backup_minutes: float = Field(60.0, gt=0)
+
+
+class GuardConfig(_Section):
+    """A step is broken where its loss is not a number, or above `spike` times the recent mean (0: any)."""
+
+    spike: float = Field(5.0, ge=0)
+    window: int = Field(20, ge=2)
+    rollbacks: int = Field(3, ge=0)
+
+
+class RunConfig(_Section):
+    epochs: int = Field(3, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: int = Field(10, ge=1)
+    trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here")
+
+
+class TrainConfig(_Section):
+    """All of a run's settings; see the sections."""
+
+    model: ModelConfig
+    lora: LoraConfig = LoraConfig()
+    data: DataConfig = DataConfig()
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    memory: MemoryConfig = MemoryConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    guard: GuardConfig = GuardConfig()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _agree(self) -> TrainConfig:
+        if self.lora.dora and self.lora.rslora:
+            raise ValueError("lora.dora and lora.rslora exclude each other; set one of them to false")
+        if self.eval.patience and not (self.eval.every and self.data.eval_fraction):
+            raise ValueError("eval.patience needs eval.every and data.eval_fraction above 0")
+        return self
+
+
+BOOKKEEPING = ("run.log_every", "run.trackers", "run.metrics_port", "checkpoint.", "data.path", "memory.loss_chunk")
+"""Keys (or beginnings of keys) that may differ on resume: they do not change what is learned."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and, for each dotted key, the layer that set it."""
+
+    config: TrainConfig
+    origins: Mapping[str, str]
+
+    def save(self, path: Path) -> None:
+        """Write `RUN/config.json`."""
+        record = {"values": self.config.model_dump(mode="json"), "origins": dict(self.origins)}
+        path.write_text(json.dumps(record, indent=2) + "\n")
+
+    def lines(self) -> Iterator[str]:
+        """`key = value (origin)` for each key that is not at its default, for people."""
+        for key, value in flatten(self.config.model_dump(mode="json")):
+            if self.origins.get(key, "default") != "default":
+                yield f"{key} = {value} ({self.origins[key]})"
+
+
+def load(path: Path) -> Resolved:
+    """Read a `RUN/config.json` back."""
+    try:
+        record = json.loads(path.read_text())
+        return Resolved(TrainConfig.model_validate(record["values"]), record["origins"])
+    except FileNotFoundError:
+        raise ConfigError([f"No run: {path.parent} has no config.json. Give the folder of a run."]) from None
+    except (ValueError, KeyError) as error:
+        raise ConfigError([f"Unreadable configuration, {path}: {error}. Restore it from a backup."]) from None
+
+
+def resolve(
+    model: str,
+    *,
+    yaml: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+) -> Resolved:
+    """Merge the layers into one configuration.
+
+    `options` maps dotted keys to values given by command-line options (None: not given). Raises ConfigError with
+    every problem of every layer.
+    """
+    preset = presets.find(model)
+    problems: list[str] = []
+    layers: list[tuple[str, dict[str, Any]]] = [
+        (f"preset {preset.name}" if preset.name in presets.PRESETS else "--model", {"model.id": preset.id}),
+        (f"preset {preset.name}", dict(preset.values)),
+    ]
+    if yaml is not None:
+        layers.append((yaml.name, _read_yaml(yaml, problems)))
+    layers.append(("option", {k: v for k, v in (options or {}).items() if v is not None}))
+    layers.append(("--set", _read_sets(sets, problems)))
+    known = {key for key, _ in flatten(_defaults())}
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for key, value in layer.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1, cutoff=0.5)
+                hint = f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(sorted(known))}."
+                problems.append(f"Unknown setting '{key}' ({origin}).{hint}")
+                continue
+            values[key], origins[key] = value, origin
+    try:
+        config = TrainConfig.model_validate(unflatten(values))
+    except ValidationError as error:
+        problems += [_problem(e, values, origins) for e in error.errors(include_url=False)]
+    if problems:
+        raise ConfigError(problems)
+    return Resolved(config, {key: origins.get(key, "default") for key in known})
+
+
+def changed(before: TrainConfig, after: TrainConfig) -> list[str]:
+    """`key: old -> new` for each difference that changes what is learned."""
+    old = dict(flatten(before.model_dump(mode="json")))
+    new = dict(flatten(after.model_dump(mode="json")))
+    return [f"{k}: {old[k]} -> {new[k]}" for k in sorted(old) if old[k] != new[k] and not k.startswith(BOOKKEEPING)]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """{"a": {"b": 1}} -> ("a.b", 1)."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    return tree
+
+
+def _defaults() -> dict[str, Any]:
+    return TrainConfig(model=ModelConfig(id="any")).model_dump(mode="json")
+
+
+def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
+    import yaml
+
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        problems.append(f"Unreadable file, {path}: {error.strerror}. Give an existing YAML file to --config.")
+        return {}
+    except yaml.YAMLError as error:
+        problems.append(f"Not YAML, {path}: {' '.join(str(error).split())}. Correct that place.")
+        return {}
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        problems.append(f"Not a mapping, {path}: {type(tree).__name__}. Write sections such as 'lora: {{rank: 8}}'.")
+        return {}
+    return dict(flatten(tree))
+
+
+def _read_sets(sets: Sequence[str], problems: list[str]) -> dict[str, Any]:
+    import yaml
+
+    values: dict[str, Any] = {}
+    for item in sets:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            problems.append(f"Not an assignment: --set {item}. Write --set section.key=value.")
+            continue
+        try:
+            values[key] = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            values[key] = text
+    return values
+
+
+def _problem(error: Any, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    location = ".".join(str(part) for part in error["loc"])
+    key = next((k for k in values if location == k or location.startswith(f"{k}.")), location)
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not location:
+        return f"{message}."
+    return f"Wrong value for '{key}': {values.get(key)!r} ({origins.get(key, 'default')}). {message}."

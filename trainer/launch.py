@@ -1,0 +1,138 @@
+"""From what a person typed to a job that can run: configuration, model files, data, plan, in this order.
+
+Nothing here imports torch, so that a dry run answers in a second.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import cards, config, hub, plan, presets
+from .cards import Card
+from .config import Resolved, TrainConfig
+from .data.dataset import Dataset, prepare
+from .data.template import ChatTokenizer
+from .errors import ConfigError, HubTokenMissing, HubUnreachable, NoGpu
+from .plan import Plan, Shape, Work
+
+BY_PLAN = ("batch.micro", "batch.accumulation", "memory.")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line. `options` maps dotted keys to values (None: not given)."""
+
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    yaml: Path | None = None
+    sets: Sequence[str] = ()
+    card: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is known before weights load. Without access to the tokenizer, `dataset` is None and `note` says why."""
+
+    resolved: Resolved
+    plan: Plan
+    dataset: Dataset | None
+    tokenizer: ChatTokenizer | None
+    note: str = ""
+
+
+def dry_run(request: Request) -> Prepared:
+    """Plan without touching any run folder; a preset that cannot be fetched is planned from its known sizes."""
+    resolved = _resolve(request)
+    with tempfile.TemporaryDirectory(prefix="agent-loop-") as home:
+        try:
+            folder = hub.fetch(resolved.config.model, Path(home), weights=False)
+        except (HubTokenMissing, HubUnreachable) as error:
+            sizes = presets.find(request.model).shape
+            if not sizes:
+                raise
+            return _without_tokenizer(resolved, Shape.read(sizes), pick_card(request, resolved.config), str(error))
+        return _with_files(request, resolved, folder)
+
+
+def prepare_run(request: Request, run: Path, *, force: bool = False) -> tuple[Prepared, Path]:
+    """Prepare a run in its folder; returns also the base model's folder.
+
+    Where the run exists, choices that its plan made are kept, so that it goes on as it began.
+    """
+    resolved = _resolve(request)
+    record = run / "config.json"
+    if record.exists():
+        resolved = _keep_plan(resolved, config.load(record))
+    folder = hub.fetch(resolved.config.model, run / "base", weights=False)
+    prepared = _with_files(request, resolved, folder)
+    run.mkdir(parents=True, exist_ok=True)
+    if force or not record.exists():
+        prepared.resolved.save(record)
+    return prepared, hub.fetch(resolved.config.model, run / "base", weights=True)
+
+
+def pick_card(request: Request, settings: TrainConfig) -> Card | None:
+    """The card that `--card` names, or the one that is here; None for a run on the CPU."""
+    if request.card is not None:
+        return cards.by_name(request.card)
+    if settings.run.device == "cpu":
+        return None
+    found = cards.detect()
+    if found is None and settings.run.device == "cuda":
+        raise NoGpu("No GPU, run.device=cuda. Check the driver with nvidia-smi, or plan for one with --card rtx-4090.")
+    return found
+
+
+def _resolve(request: Request) -> Resolved:
+    return config.resolve(request.model, yaml=request.yaml, options=request.options, sets=request.sets)
+
+
+def _with_files(request: Request, resolved: Resolved, folder: Path) -> Prepared:
+    settings = resolved.config
+    shape = Shape.read(hub.read_config(folder))
+    tokenizer = ChatTokenizer.load(folder)
+    if settings.data.max_length > shape.context:
+        raise ConfigError(
+            [f"data.max_length {settings.data.max_length} is beyond the model's context, {shape.context}. Lower it."]
+        )
+    dataset = prepare(settings.data, tokenizer, settings.run.seed)
+    chosen = plan.make_plan(settings, shape, pick_card(request, settings), _work(settings, dataset))
+    return Prepared(_apply(resolved, chosen), chosen, dataset, tokenizer)
+
+
+def _without_tokenizer(resolved: Resolved, shape: Shape, card: Card | None, reason: str) -> Prepared:
+    chosen = plan.make_plan(resolved.config, shape, card)
+    return Prepared(_apply(resolved, chosen), chosen, None, None, f"Tokens are not counted. {reason}")
+
+
+def _work(settings: TrainConfig, dataset: Dataset) -> Work:
+    size = settings.batch.micro * settings.batch.accumulation
+    steps = settings.run.epochs * -(-len(dataset.train) // size)
+    share = min(1.0, (settings.run.max_steps or steps) / steps)
+    tokens = sum(len(dataset.rows[i]) for group in dataset.train for i in group) * settings.run.epochs
+    learned = dataset.facts.supervised_tokens / max(1, dataset.facts.tokens)
+    return Work(int(tokens * share), learned, min(steps, settings.run.max_steps or steps))
+
+
+def _apply(resolved: Resolved, chosen: Plan) -> Resolved:
+    settings = plan.apply(resolved.config, chosen)
+    before = dict(config.flatten(resolved.config.model_dump(mode="json")))
+    after = dict(config.flatten(settings.model_dump(mode="json")))
+    origins = {k: "plan" if before[k] != after[k] else resolved.origins.get(k, "default") for k in after}
+    return Resolved(settings, origins)
+
+
+def _keep_plan(resolved: Resolved, saved: Resolved) -> Resolved:
+    """Take the saved plan's choices where the person did not now say otherwise."""
+    values = dict(config.flatten(resolved.config.model_dump(mode="json")))
+    old = dict(config.flatten(saved.config.model_dump(mode="json")))
+    origins = dict(resolved.origins)
+    for key in values:
+        asked = resolved.origins.get(key, "default") in ("option", "--set")
+        if saved.origins.get(key) == "plan" and key.startswith(BY_PLAN) and not asked:
+            values[key], origins[key] = old[key], "plan"
+    return replace(resolved, config=TrainConfig.model_validate(config.unflatten(values)), origins=origins)

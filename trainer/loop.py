@@ -1,0 +1,430 @@
+"""The training run, on one page.
+
+    state = train(Job(run, resolved, plan, dataset, tokenizer, base))
+
+Each turn of `_Loop.run` is one optimizer step over the next sequences of the epoch. The device is waited for only
+every `run.log_every` steps and before an evaluation or a checkpoint: there `_settle` fetches the losses, the guard
+looks at them, and the record goes out. Whatever is saved has passed the guard.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from . import cards, checkpoint, metrics, model, status, step, trackers
+from .checkpoint import Identity, State
+from .config import Resolved, TrainConfig
+from .data.dataset import Dataset
+from .data.template import ChatTokenizer
+from .errors import Diverged, Stopped
+from .plan import GIB, Plan
+
+
+@dataclass(frozen=True)
+class Job:
+    """All a run needs, prepared. `plan` is already applied to the configuration."""
+
+    run: Path
+    resolved: Resolved
+    plan: Plan
+    dataset: Dataset
+    tokenizer: ChatTokenizer
+    base: Path
+    force_resume: bool = False
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings in force."""
+        return self.resolved.config
+
+
+def train(job: Job) -> State:
+    """Train to the end, going on from the run's newest checkpoint where there is one.
+
+    Leaves the adapter, the loss plot and a `finished` status. Raises Stopped after SIGTERM or SIGINT (saved), and
+    the errors of `errors.py`.
+    """
+    with ExitStack() as stack:
+        device = model.pick_device(job.config.run.device)
+        accelerator = Accelerator(cpu=device.type == "cpu")
+        if accelerator.is_main_process:
+            stack.enter_context(status.only_one(job.run))
+            checkpoint.clean_unfinished(job.run / "checkpoints")
+        stop = stack.enter_context(_stop_signals())
+        return _Loop(job, accelerator, stop, stack).run()
+
+
+def total_steps(config: TrainConfig, sequences: int, processes: int = 1) -> int:
+    """Optimizer steps of the whole run."""
+    steps = config.run.epochs * math.ceil(sequences / (config.batch.micro * config.batch.accumulation * processes))
+    return min(steps, config.run.max_steps or steps)
+
+
+def learning_rate(config: TrainConfig, done: int, total: int) -> float:
+    """The rate of the step after `done` steps: a linear rise, then the schedule down to zero."""
+    settings = config.optimizer
+    warmup = math.ceil(settings.warmup * total)
+    if done < warmup:
+        return settings.lr * (done + 1) / (warmup + 1)
+    share = (done - warmup) / max(1, total - warmup)
+    if settings.schedule == "linear":
+        return settings.lr * (1 - share)
+    if settings.schedule == "cosine":
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * share))
+    return settings.lr
+
+
+def make_optimizer(config: TrainConfig, trainable: model.Trainable) -> torch.optim.Optimizer:
+    """AdamW over the adapters, with fp32 or 8-bit moments."""
+    settings = {"lr": config.optimizer.lr, "weight_decay": config.optimizer.weight_decay}
+    if config.optimizer.name == "adamw_8bit":
+        import bitsandbytes as bnb
+
+        return bnb.optim.AdamW8bit(trainable.parameters, **settings)
+    return torch.optim.AdamW(trainable.parameters, **settings)
+
+
+class _Stop:
+    """Set by a signal, read between steps."""
+
+    name = ""
+
+
+class _Loop:
+    def __init__(self, job: Job, accelerator: Accelerator, stop: _Stop, stack: ExitStack) -> None:
+        self.job, self.config, self.dataset = job, job.config, job.dataset
+        self.accelerator, self.stop = accelerator, stop
+        self.rank, self.processes = accelerator.process_index, accelerator.num_processes
+        self.checkpoints = job.run / "checkpoints"
+        self.identity = Identity(self.config, self.dataset.digest, self.dataset.facts.file_hash, self.processes)
+        self.total = total_steps(self.config, len(self.dataset.train), self.processes)
+        self._status("starting")
+        self.trainable = model.prepare(self.config, job.base, accelerator.device, job.tokenizer.size)
+        self.trainable.model.train()
+        self.optimizer = make_optimizer(self.config, self.trainable)
+        self.state = State(micro=self.config.batch.micro)
+        torch.manual_seed(self.config.run.seed + self.rank)  # dropout differs between processes
+        resumed = self._resume()
+        self.jsonl = metrics.JsonLines(job.run / "metrics.jsonl") if self.main else None
+        self.metrics = metrics.Metrics(self._listeners())
+        stack.callback(self.metrics.close)
+        if self.jsonl is not None:
+            self.jsonl.forget_after(self.state.step)
+        if not resumed:
+            self._save()
+        self.sensor = metrics.GpuSensor()
+        self.peak = cards.peak_tflops(torch.cuda.get_device_name()) if accelerator.device.type == "cuda" else None
+        self.pending: list[tuple[int, Tensor, Tensor]] = []
+        self.tokens_logged, self.clock, self.backup_clock = self.state.tokens, time.monotonic(), time.monotonic()
+        self.order: tuple[int, Any] = (-1, None)
+
+    @property
+    def main(self) -> bool:
+        """The one process that writes."""
+        return self.accelerator.is_main_process
+
+    def run(self) -> State:
+        config, state = self.config, self.state
+        while state.step < self.total and not state.stopped_early:
+            self._step()
+            done = state.step
+            last = done == self.total
+            evaluating = bool(config.eval.every and self.dataset.eval) and (done % config.eval.every == 0 or last)
+            saving = done % config.checkpoint.every == 0 or last
+            backing = config.checkpoint.backup is not None and self._backup_due()
+            stopping = bool(self.stop.name) and self.processes == 1
+            if not (evaluating or saving or backing or stopping or done % config.run.log_every == 0):
+                continue
+            if not self._settle():
+                continue  # rolled back
+            if evaluating:
+                saving |= self._evaluate()
+            stopping = self._anyone_stopping()
+            if saving or stopping or state.stopped_early:
+                self._save()
+            if backing and config.checkpoint.backup is not None:
+                self._save(config.checkpoint.backup / self.job.run.name)
+                self.backup_clock = time.monotonic()
+            if stopping and not last:
+                raise Stopped(
+                    f"Stopped by {self.stop.name or 'another process'} at step {done} of {self.total}, saved. Run the "
+                    "same command to go on."
+                )
+        self._finish()
+        return state
+
+    def _step(self) -> None:
+        config, state = self.config, self.state
+        size = config.batch.micro * config.batch.accumulation * self.processes
+        if self.order[0] != state.epoch:
+            self.order = (state.epoch, self.dataset.order(state.epoch))
+        groups = [self.dataset.train[i] for i in self.order[1][state.position : state.position + size]]
+        state.position += size
+        state.tokens += step.all_tokens(self.dataset, groups)
+        rate = learning_rate(config, state.step, self.total)
+        state.step += 1
+        if state.position >= len(self.dataset.train):
+            state.epoch, state.position = state.epoch + 1, 0
+        if state.step in state.skipped:
+            return
+        loss, state.micro = step.accumulate(
+            self.trainable,
+            self.dataset,
+            groups[self.rank :: self.processes],
+            step.supervised_tokens(self.dataset, groups),
+            micro=state.micro,
+            pad_id=self.job.tokenizer.pad_id,
+            chunk=config.memory.loss_chunk,
+            on_shrink=lambda micro: self._say(
+                f"Out of memory at step {state.step}: going on with a micro-batch of {micro}, same effective batch."
+            ),
+        )
+        loss = self._share(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.trainable.parameters, config.optimizer.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.pending.append((state.step, loss, norm))
+
+    def _share(self, loss: Tensor) -> Tensor:
+        """Add up gradients and loss over all processes: one message a step, however its sequences were split."""
+        if self.processes == 1:
+            return loss
+        parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.trainable.parameters]
+        flat = torch.cat([*(g.flatten() for g in parts), loss.reshape(1)])
+        flat = self.accelerator.reduce(flat, "sum")
+        assert isinstance(flat, Tensor)
+        for parameter, grad in zip(self.trainable.parameters, flat[:-1].split([p.numel() for p in parts]), strict=True):
+            parameter.grad = grad.view_as(parameter)
+        return flat[-1]
+
+    def _settle(self) -> bool:
+        """Fetch the losses since last time; True when all are sound, else the run is rolled back."""
+        pending, self.pending = self.pending, []
+        if not pending:
+            return True
+        values = torch.stack([torch.stack((loss, norm.to(loss))) for _, loss, norm in pending]).tolist()
+        for (number, *_), (loss, norm) in zip(pending, values, strict=True):
+            if self._broken(loss, norm):
+                self._roll_back(number, loss)
+                return False
+            self.state.losses = [*self.state.losses, loss][-self.config.guard.window :]
+        now = time.monotonic()
+        seconds, tokens = now - self.clock, self.state.tokens - self.tokens_logged
+        self.state.seconds += seconds
+        self.clock, self.tokens_logged = now, self.state.tokens
+        left = (self.total - self.state.step) * seconds / len(pending)
+        rate = tokens / max(seconds, 1e-9)
+        record: dict[str, float] = {
+            "step": self.state.step,
+            "time": round(time.time(), 3),
+            "epoch": round(self.state.epoch + self.state.position / len(self.dataset.train), 4),
+            "loss": sum(v[0] for v in values) / len(values),
+            "grad_norm": values[-1][1],
+            "lr": float(self.optimizer.param_groups[0]["lr"]),
+            "tokens": self.state.tokens,
+            "tokens_per_second": round(rate, 1),
+            "seconds_left": round(left, 1),
+            **self.sensor.read(),
+        }
+        if self.accelerator.device.type == "cuda":
+            record["memory_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 3)
+            torch.cuda.reset_peak_memory_stats()
+        if self.peak:
+            record["mfu"] = rate * self.job.plan.flops_per_token / (self.peak * 1e12 * self.processes)
+        self.metrics.log(record)
+        self._status("running", loss=record["loss"], seconds_left=left)
+        return True
+
+    def _broken(self, loss: float, norm: float) -> bool:
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            return True
+        recent, guard = self.state.losses, self.config.guard
+        return bool(guard.spike) and len(recent) >= guard.window and loss > guard.spike * sum(recent) / len(recent)
+
+    def _roll_back(self, number: int, loss: float) -> None:
+        """Go back to the last checkpoint; the broken step's batch will be left out."""
+        skipped, rollbacks = [*self.state.skipped, number], self.state.rollbacks + 1
+        if rollbacks > self.config.guard.rollbacks:
+            raise Diverged(
+                f"Loss {loss:.4g} at step {number}, after {rollbacks - 1} roll-backs. Lower optimizer.lr "
+                f"(now {self.config.optimizer.lr:g}), or look at the rows of that step with 'data check'."
+            )
+        loaded = self._restore()
+        assert loaded is not None
+        self.state.skipped, self.state.rollbacks = skipped, rollbacks
+        if self.jsonl is not None:
+            self.jsonl.forget_after(self.state.step)
+        self._say(
+            f"Loss {loss:.4g} at step {number}: rolled back to step {self.state.step}, that step's batch is left out."
+        )
+
+    def _evaluate(self) -> bool:
+        """Measure the held-out loss; True when it is the best so far."""
+        state, settings = self.state, self.config.eval
+        loss = step.evaluate(
+            self.trainable,
+            self.dataset,
+            micro=state.micro,
+            pad_id=self.job.tokenizer.pad_id,
+            chunk=self.config.memory.loss_chunk,
+        )
+        self.metrics.log({"step": state.step, "time": round(time.time(), 3), "eval_loss": loss})
+        self._status("running", eval_loss=loss)
+        better = state.best_loss is None or loss < state.best_loss - settings.min_delta
+        if better:
+            state.best_loss, state.best_step, state.bad_evals = loss, state.step, 0
+        else:
+            state.bad_evals += 1
+            if settings.patience and state.bad_evals >= settings.patience:
+                state.stopped_early = True
+                self._say(f"No better than {state.best_loss:.4f} for {state.bad_evals} evaluations: stopping early.")
+        self.clock = time.monotonic()  # an evaluation is not training time
+        return better
+
+    def _save(self, root: Path | None = None) -> None:
+        rng: list[Any] = [checkpoint.random_state()]
+        if self.processes > 1:
+            from accelerate.utils import gather_object
+
+            rng = gather_object(rng)
+        if self.main:
+            root = root or self.checkpoints
+            checkpoint.save(
+                root,
+                self.state,
+                self.identity,
+                adapter=self.trainable.adapter(),
+                adapter_config=self.trainable.adapter_config(self.config.model.id),
+                optimizer=self.optimizer.state_dict(),
+                rng=rng,
+            )
+            best = self.state.best_step if self.state.best_loss is not None else None
+            checkpoint.prune(root, self.config.checkpoint.keep, best)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> bool:
+        loaded = checkpoint.load(self.checkpoints, "cpu")
+        if loaded is None:
+            return False
+        found = checkpoint.check_same_run(loaded.folder, self.identity, force=self.job.force_resume)
+        for note in (*loaded.notes, *(f"Resuming although this changed: {d}." for d in found)):
+            self._say(note)
+        self._put_back(loaded)
+        self._say(f"Going on from step {self.state.step} of {self.total}.")
+        return True
+
+    def _restore(self) -> checkpoint.Loaded | None:
+        loaded = checkpoint.load(self.checkpoints, "cpu")
+        if loaded is not None:
+            self._put_back(loaded)
+        return loaded
+
+    def _put_back(self, loaded: checkpoint.Loaded) -> None:
+        self.trainable.set_adapter(loaded.adapter)
+        self.optimizer.load_state_dict(dict(loaded.optimizer))
+        for name, value in vars(loaded.state).items():
+            setattr(self.state, name, value)
+        if self.rank < len(loaded.rng):
+            checkpoint.set_random_state(loaded.rng[self.rank])
+        self.tokens_logged, self.clock = self.state.tokens, time.monotonic()
+
+    def _finish(self) -> None:
+        if not self.main:
+            return
+        adapter = self.job.run / "adapter"
+        source = self.checkpoints / f"step-{self.state.step:07d}"
+        if self.config.eval.patience and self.state.best_loss is not None:
+            source = self.checkpoints / f"step-{self.state.best_step:07d}"
+        adapter.mkdir(exist_ok=True)
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            temporary = adapter / f".{name}"
+            temporary.write_bytes((source / name).read_bytes())
+            temporary.replace(adapter / name)
+        metrics.plot(metrics.read(self.job.run / "metrics.jsonl"), self.job.run / "loss.png")
+        self._status("finished", message=f"adapter of step {source.name.removeprefix('step-').lstrip('0') or '0'}")
+
+    def _listeners(self) -> list[metrics.Listener]:
+        if self.jsonl is None:
+            return []
+        found: list[metrics.Listener] = [self.jsonl, metrics.Console(self.total, self.state.step)]
+        port = self.config.run.metrics_port
+        if port is not None:
+            prometheus = metrics.Prometheus(port, self.job.run.name)
+            self._say(f"Metrics on port {prometheus.port}.")
+            found.append(prometheus)
+        return [*found, *trackers.open_trackers(self.job.run, self.config, self.state.step)]
+
+    def _backup_due(self) -> bool:
+        due = time.monotonic() - self.backup_clock >= self.config.checkpoint.backup_minutes * 60
+        return self._anyone(due)
+
+    def _anyone_stopping(self) -> bool:
+        return self._anyone(bool(self.stop.name))
+
+    def _anyone(self, flag: bool) -> bool:
+        """Whether the flag is set in any process, so that all act alike."""
+        if self.processes == 1:
+            return flag
+        shared = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum")
+        assert isinstance(shared, Tensor)
+        return bool(shared.item())
+
+    def _status(self, state: str, **values: Any) -> None:
+        if self.main:
+            before = status.read(self.job.run)
+            kept = {"loss": before.loss, "eval_loss": before.eval_loss} if before else {}
+            done = self.state.step if hasattr(self, "state") else 0
+            status.write(self.job.run, status.Status(state, done, self.total, **{**kept, **values}))
+
+    def _say(self, message: str) -> None:
+        if self.main:
+            say(self.job.run, message)
+
+
+def say(run: Path, message: str) -> None:
+    """Tell the person and the run's log."""
+    import json
+    import sys
+
+    print(message, file=sys.stderr, flush=True)
+    with (run / "train.log").open("a") as file:
+        file.write(json.dumps({"time": round(time.time(), 3), "event": message}) + "\n")
+
+
+def record_failure(run: Path, error: BaseException, *, stopped: bool) -> None:
+    """Leave the reason in the run's status and log."""
+    before = status.read(run) or status.Status("starting")
+    message = str(error) or type(error).__name__
+    status.write(run, replace(before, state="stopped" if stopped else "failed", message=message))
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """Note SIGTERM and SIGINT instead of dying; a second one acts as usual."""
+    stop = _Stop()
+
+    def note(number: int, _frame: object) -> None:
+        stop.name = signal.Signals(number).name
+        signal.signal(number, before[number])
+
+    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,293 @@
+"""What a run will need before it starts: memory by part, time, and the settings that fit the card.
+
+    shape = Shape.read(config_json)
+    plan  = make_plan(config, shape, card, tokens=...)      # DoesNotFit with advice when nothing fits
+
+Pure functions of the model's config.json, the settings and the card. Memory is in bytes, printed in GiB. The formulas
+count what our own loop does: NF4 weights in blocks of 64 with doubly quantised scales, a bf16 embedding that is the
+head as well, fp32 adapters and their gradients, layer inputs kept where a layer is recomputed, and a loss head that
+holds `loss_chunk` x vocabulary at a time. Operations per token leave out weight gradients of the frozen base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .cards import GIB, Card
+from .config import TrainConfig
+from .errors import DoesNotFit, UnsupportedModel
+
+NF4_BYTES = 0.5 + (1 / 64) * (1 + 4 / 256)
+"""Bytes a parameter: 4 bits, one 8-bit scale a block of 64, one fp32 scale of scales for each 256 blocks."""
+HEAD_BYTES = 12
+"""Bytes a logit in flight: bf16 product, fp32 copy, fp32 tanh of the soft-cap, bf16 gradient."""
+RESERVE = 600_000_000
+"""The CUDA context, cuBLAS workspaces and the allocator's slack."""
+HEADROOM = 0.95
+"""The share of the usable memory that a plan may fill."""
+EFFICIENCY = 0.4
+"""The share of a card's peak that the estimate of time assumes. An assumption: the run measures the real one."""
+LAUNCH_SECONDS = 0.055
+"""Time to launch a micro-step's kernels without compilation: the floor for small micro-batches."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder-only transformer with gated feed-forward layers, as config.json names them."""
+
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    feed_forward: int
+    tied: bool = True
+    softcap: bool = False
+    """Attention logits are soft-capped, which fused attention must know how to do."""
+    context: int = 8192
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Shape:
+        """From a config.json; the text part of a multimodal one. Raises UnsupportedModel for other designs."""
+        text = config.get("text_config") or config
+        kind = config.get("model_type", "unknown")
+        if text.get("num_local_experts") or text.get("num_experts"):
+            raise UnsupportedModel(f"Unsupported model, mixture of experts '{kind}'. Use a dense model.")
+        try:
+            hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+            return cls(
+                vocab=int(text["vocab_size"]),
+                hidden=hidden,
+                layers=int(text["num_hidden_layers"]),
+                heads=heads,
+                kv_heads=int(text.get("num_key_value_heads") or heads),
+                head_dim=int(text.get("head_dim") or hidden // heads),
+                feed_forward=int(text["intermediate_size"]),
+                tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", "gemma" in kind))),
+                softcap=bool(text.get("attn_logit_softcapping")),
+                context=int(text.get("max_position_embeddings") or 8192),
+            )
+        except KeyError as error:
+            raise UnsupportedModel(
+                f"Unsupported model, '{kind}' has no {error} in config.json. Use a decoder such as Gemma or Llama."
+            ) from None
+
+    @property
+    def linears(self) -> tuple[tuple[int, int], ...]:
+        """(in, out) of each linear layer of one block: q, k, v, o, gate, up, down."""
+        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        h, ff = self.hidden, self.feed_forward
+        return (h, query), (h, key), (h, key), (query, h), (h, ff), (h, ff), (ff, h)
+
+    @property
+    def body(self) -> int:
+        """Parameters of all blocks' linear layers: what NF4 holds."""
+        return self.layers * sum(i * o for i, o in self.linears)
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the embedding, and of the head."""
+        return self.vocab * self.hidden
+
+    def adapters(self, rank: int) -> int:
+        """LoRA parameters on all linear layers."""
+        return self.layers * sum(rank * (i + o) for i, o in self.linears)
+
+    def flops(self, rank: int, length: int, *, checkpointing: bool, supervised: float = 1.0) -> float:
+        """Operations a token of training on sequences of `length`; `supervised`: share that meets the head."""
+        attention = 2 * length * self.heads * self.head_dim * self.layers  # causal forward, windows ignored
+        adapters = self.adapters(rank)
+        if checkpointing:
+            body, lora, attend = 6 * self.body, 8 * adapters, 4.5 * attention
+        else:
+            body, lora, attend = 4 * self.body, 6 * adapters, 3.5 * attention
+        return body + lora + attend + 4 * self.embedding * supervised
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much there is to do: tokens of all epochs, the supervised share, optimizer steps."""
+
+    tokens: int
+    supervised: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices for a run and what they cost. `parts` maps a name to bytes."""
+
+    micro: int
+    accumulation: int
+    checkpointing: bool
+    resident: bool
+    attention: str
+    compile: bool
+    loss_chunk: int
+    parts: Mapping[str, int]
+    flops_per_token: float
+    card: Card | None
+    seconds: float | None
+    """Estimate for the whole run; None where the card's speed is not known."""
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+
+def memory(
+    shape: Shape,
+    config: TrainConfig,
+    *,
+    micro: int,
+    checkpointing: bool,
+    resident: bool,
+    attention: str,
+    loss_chunk: int,
+) -> dict[str, int]:
+    """Bytes of each part of a run with these choices."""
+    length, rank = config.data.max_length, config.lora.rank
+    tokens = micro * length
+    adapters = shape.adapters(rank)
+    h, query, key = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    live_layer = tokens * (2 * (4 * h + 2 * (query + 2 * key) + query + 4 * shape.feed_forward) + 16 * h)
+    kept = 2 * shape.layers * tokens * h + live_layer if checkpointing else shape.layers * live_layer
+    scores = 12 * micro * shape.heads * length**2 if attention == "eager" else 0
+    return {
+        "weights": int(shape.body * (2 if resident else NF4_BYTES) + 2 * shape.embedding * (1 if shape.tied else 2)),
+        "adapters": 8 * adapters,
+        "optimizer": int(adapters * (2.06 if config.optimizer.name == "adamw_8bit" else 8)),
+        "activations": kept + scores * (1 if checkpointing else shape.layers),
+        "loss head": min(loss_chunk, tokens) * shape.vocab * HEAD_BYTES + tokens * h * 2,
+        "reserve": RESERVE,
+    }
+
+
+def make_plan(config: TrainConfig, shape: Shape, card: Card | None, work: Work | None = None) -> Plan:
+    """The fastest choice that fits `card` (None: a CPU run, where memory is not planned).
+
+    Keeps micro x accumulation. Raises DoesNotFit, with what would fit, when nothing does.
+    """
+    plans = list(_plans(config, shape, card, work))
+    if card is None:
+        return plans[0]
+    fitting = [p for p in plans if p.total <= card.usable * HEADROOM]
+    if not fitting:
+        raise DoesNotFit(_advice(config, shape, card, min(p.total for p in plans)))
+    return min(fitting, key=lambda p: (_seconds_a_token(p, config, p.card), -p.micro))
+
+
+def apply(config: TrainConfig, plan: Plan) -> TrainConfig:
+    """The configuration with the plan's choices in place of `auto`."""
+    memory_settings = config.memory.model_copy(
+        update={
+            "checkpointing": "full" if plan.checkpointing else "off",
+            "resident": "on" if plan.resident else "off",
+            "attention": plan.attention,
+            "compile": "on" if plan.compile else "off",
+            "loss_chunk": plan.loss_chunk,
+        }
+    )
+    batch = config.batch.model_copy(update={"micro": plan.micro, "accumulation": plan.accumulation})
+    return config.model_copy(update={"memory": memory_settings, "batch": batch})
+
+
+def _plans(config: TrainConfig, shape: Shape, card: Card | None, work: Work | None) -> Iterator[Plan]:
+    asked = config.memory
+    attention = asked.attention
+    if attention == "auto":
+        attention = "eager" if card is None else "flex_attention" if shape.softcap else "sdpa"
+    compiled = asked.compile == "on" or (asked.compile == "auto" and card is not None)
+    effective = config.batch.micro * config.batch.accumulation
+    micros = [m for m in range(config.batch.micro, 0, -1) if effective % m == 0]
+    for micro in micros:
+        for checkpointing in _choices(asked.checkpointing, {"off": False, "full": True}):
+            for resident in _choices(asked.resident, {"off": False, "on": True}):
+                for chunk in (c for c in (asked.loss_chunk, 256, 64) if c <= asked.loss_chunk):
+                    parts = memory(
+                        shape,
+                        config,
+                        micro=micro,
+                        checkpointing=checkpointing,
+                        resident=resident,
+                        attention=attention,
+                        loss_chunk=chunk,
+                    )
+                    flops = shape.flops(
+                        config.lora.rank,
+                        config.data.max_length,
+                        checkpointing=checkpointing,
+                        supervised=work.supervised if work else 1.0,
+                    )
+                    plan = Plan(
+                        micro,
+                        effective // micro,
+                        checkpointing,
+                        resident,
+                        attention,
+                        compiled,
+                        chunk,
+                        parts,
+                        flops,
+                        card,
+                        None,
+                    )
+                    if work and card is not None and card.tflops:
+                        plan = replace(plan, seconds=work.tokens * _seconds_a_token(plan, config, card))
+                    yield plan
+
+
+def _choices(asked: str, meaning: Mapping[str, bool]) -> list[bool]:
+    return list(meaning.values()) if asked == "auto" else [meaning[asked]]
+
+
+def _seconds_a_token(plan: Plan, config: TrainConfig, card: Card | None) -> float:
+    """Orders plans, and estimates time where the card's peak is known."""
+    peak = 1e12 * ((card.tflops if card else None) or 100)
+    tokens = plan.micro * config.data.max_length
+    launch = LAUNCH_SECONDS * (0.5 if plan.compile else 1)
+    dequantise = 0.0 if plan.resident else 0.05 * plan.flops_per_token / (peak * EFFICIENCY)
+    small_chunks = 1 + 0.02 * (plan.loss_chunk < 1024) + 0.05 * (plan.loss_chunk < 256)
+    return (plan.flops_per_token / (peak * EFFICIENCY) + dequantise) * small_chunks + launch / tokens
+
+
+def _advice(config: TrainConfig, shape: Shape, card: Card, needed: int) -> str:
+    def smallest(length: int, rank: int) -> int:
+        smaller = config.model_copy(
+            update={
+                "data": config.data.model_copy(update={"max_length": length}),
+                "lora": config.lora.model_copy(update={"rank": rank}),
+            }
+        )
+        return min(p.total for p in _plans(smaller, shape, card, None))
+
+    tries: list[str] = []
+    length, rank = config.data.max_length, config.lora.rank
+    while length > 256:
+        length //= 2
+        total = smallest(length, rank)
+        if total <= card.usable * HEADROOM:
+            tries.append(f"--set data.max_length={length} ({total / GIB:.1f} GiB)")
+            break
+    if config.memory.attention == "eager":
+        tries.append("--set memory.attention=auto")
+    if config.memory.checkpointing == "off":
+        tries.append("--set memory.checkpointing=auto")
+    if config.memory.resident == "on":
+        tries.append("--set memory.resident=auto")
+    if not tries:
+        tries.append("a smaller model such as --model gemma-2b or gemma-3-1b")
+    taken = card.memory - card.free if card.free is not None else 0
+    if taken > GIB:
+        tries.append(
+            f"freeing the {taken / GIB:.1f} GiB that other programs hold ('ollama ps' names loaded models, "
+            "'ollama stop NAME' unloads one)"
+        )
+    return (
+        f"Does not fit, needs {needed / GIB:.1f} GiB at least, {card.name} has {card.usable * HEADROOM / GIB:.1f} "
+        f"GiB for it. Try {'; or '.join(tries)}."
+    )
