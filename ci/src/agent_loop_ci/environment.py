@@ -62,6 +62,33 @@ def packages(container: dagger.Container, names: tuple[str, ...], *, then: str =
     )
 
 
+def libraries(base: Base, names: tuple[str, ...], platform: dagger.Platform | None = None) -> dagger.Directory:
+    """What Debian packages of shared libraries hold, for `platform`, to be copied onto that base's root.
+
+    Unpacked and not installed: nothing of another platform has to run. Each package leaves its record in
+    /var/lib/dpkg/status.d, where SBOM tools look in images without a package manager's own database.
+    """
+    architecture = str(platform).partition("/")[2] if platform else "$(dpkg --print-architecture)"
+    script = "\n".join(
+        [
+            "rm -f /etc/apt/apt.conf.d/docker-clean",
+            f'architecture="{architecture}"',
+            'dpkg --add-architecture "$architecture"',
+            "apt-get update -q",
+            "mkdir -p /tmp/debs /out/var/lib/dpkg/status.d",
+            "cd /tmp/debs",
+            f"for name in {' '.join(names)}; do",
+            '  apt-get download -q -o APT::Sandbox::User=root "$name:$architecture"',
+            '  dpkg-deb -x "$name"_*.deb /out',
+            '  dpkg-deb -f "$name"_*.deb > "/out/var/lib/dpkg/status.d/$name"',
+            "done",
+            "rm -rf /out/usr/share",
+            f"find /out -exec touch -h -d @{EPOCH} {{}} +",
+        ]
+    )
+    return caches.apt(python(base)).with_exec(["sh", "-ec", script]).directory("/out")
+
+
 def uv_binary(base: Base, requirements: dagger.File) -> dagger.File:
     """uv's program, from the wheel that `requirements` (requirements/uv.txt) names by hash.
 

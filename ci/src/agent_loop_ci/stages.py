@@ -33,7 +33,10 @@ TRAINING = {
 OPS_FOLDERS = ("/data", "/logs", "/drift", "/backups")
 TRAINING_FOLDERS = ("/models", "/gguf", "/checkpoints", "/logs", "/runs")
 
-TEST_PACKAGES = ("chromium", "nginx", "postgresql", "prometheus")
+LIBRARIES = ("libgomp1",)
+"""What the service's wheels load from the system: llama.cpp computes with OpenMP."""
+
+TEST_PACKAGES = ("chromium", "nginx", "postgresql", "prometheus", *LIBRARIES)
 """What tests in the test container talk to: a browser, a proxy, a database, promtool."""
 
 COMPILER = ("gcc", "libc6-dev")
@@ -63,6 +66,7 @@ def application(
     folders: tuple[str, ...] = ("/data",),
     platform: dagger.Platform | None = None,
     compile_sources: bool = True,
+    libraries: tuple[str, ...] = (),
 ) -> dagger.Container:
     """The base with `/app/.venv` and the package's sources at `/app/<package>`: copies only, no step runs.
 
@@ -71,8 +75,11 @@ def application(
     sources = source.directory(package)
     if compile_sources:
         sources = environment.compiled(PYTHON, sources, f"/app/{package}")
+    system = environment.python(PYTHON, platform)
+    if libraries:
+        system = system.with_directory("/", environment.libraries(PYTHON, libraries, platform))
     return (
-        _owned(_with_variables(environment.python(PYTHON, platform), RUNTIME | (variables or {})), folders, UID)
+        _owned(_with_variables(system, RUNTIME | (variables or {})), folders, UID)
         .with_workdir("/app")
         .with_directory(VENV, builder(source, purpose, platform=platform).directory(VENV))
         .with_directory(f"/app/{package}", sources)
@@ -82,7 +89,7 @@ def application(
 
 def runtime(source: dagger.Directory, release: Release, *, platform: dagger.Platform | None = None) -> dagger.Container:
     """The service's image: no compiler, no uv, no development tools; /data is the only folder it may write to."""
-    container = application(source, "service", "service", variables=SERVICE, platform=platform)
+    container = application(source, "service", "service", variables=SERVICE, platform=platform, libraries=LIBRARIES)
     return labelled(_serving(container, ["serve"]), "agent-loop service", PYTHON, release)
 
 
@@ -91,7 +98,7 @@ def dev(source: dagger.Directory, release: Release) -> dagger.Container:
 
     Its sources carry no bytecode: the unchecked kind would hide an edit.
     """
-    container = application(source, "service", "service", variables=SERVICE, compile_sources=False)
+    container = application(source, "service", "service", variables=SERVICE, compile_sources=False, libraries=LIBRARIES)
     return labelled(_serving(container, ["serve", "--reload"]), "agent-loop dev", PYTHON, release)
 
 
