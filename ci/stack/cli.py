@@ -65,14 +65,19 @@ def setup(
 @reported
 def up(
     mode: Annotated[str, typer.Argument(help="dev, prod or train")] = "dev",
+    gpu: Annotated[str, typer.Option(help="auto, on or off")] = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="do not look for a registry")] = False,
 ) -> None:
     """Build, start and wait for the stack [dev|prod|train]."""
     from ci.engine.call import main as call
+    from ci.stack import machine
     from ci.stack.up import Context
     from ci.stack.up import up as run
 
-    run(Project(mode=mode, offline=offline), Context(say=say, call=call))
+    if gpu not in ("auto", "on", "off"):
+        raise UsageError(f"No --gpu '{gpu}'. Use auto, on or off.")
+    card = gpu == "on" or (gpu == "auto" and machine.card_usable())
+    run(Project(mode=mode, offline=offline, gpu=card), Context(say=say, call=call))
 
 
 @app.command()
@@ -136,6 +141,54 @@ def doctor(
     Console().print(table)
     if any(finding.level is doctor.Level.FAIL for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+@reported
+def init(model: Annotated[str, typer.Argument(help="default: the one that is served")] = "") -> None:
+    """Pull the model with progress."""
+    from ci.stack import maintenance
+
+    stack = remembered("serve")
+    maintenance.pull(stack, model or stack.environment().get("AGENT_LOOP_MODEL", "gemma3n:e4b"))
+
+
+@app.command()
+@reported
+def shell(service: str = "agent", train: Train = False) -> None:
+    """Open a shell in a service's container."""
+    raise typer.Exit(remembered("train" if train else "serve").compose("exec", service, "sh").returncode)
+
+
+@app.command()
+@reported
+def stats(train: Train = False) -> None:
+    """Processor, memory and network of each container, once."""
+    raise typer.Exit(remembered("train" if train else "serve").compose("stats", "--no-stream").returncode)
+
+
+@app.command()
+@reported
+def clean(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+    """Remove images of ours that nothing needs, and old build cache."""
+    from ci.stack import maintenance
+
+    if not yes:
+        typer.confirm("Remove unused agent-loop images and all but 10 GB of build cache?", abort=True)
+    maintenance.clean(remembered("serve"), say)
+
+
+model_app = typer.Typer(no_args_is_help=True)
+app.add_typer(model_app, name="model", help="The served model.")
+
+
+@model_app.command("use")
+@reported
+def model_use(name: str) -> None:
+    """Pull a model and serve it."""
+    from ci.stack import maintenance
+
+    maintenance.use(remembered("serve"), name, say)
 
 
 secrets_app = typer.Typer(no_args_is_help=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ci.stack.up import registry_answers
+from ci.stack.reach import registry_answers
 
 TIMEOUT = 10.0
 
@@ -82,6 +82,14 @@ def read(project: str, ports: tuple[int, ...], model: str) -> Machine:
         clock_skew=clock_skew(),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     )
+
+
+def card_usable() -> bool:
+    """Whether a card answers and containers can be given it."""
+    if not output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"):
+        return False
+    info = json_of("docker", "info", "--format", "{{json .}}")
+    return "nvidia" in (info.get("Runtimes") or {}) or any(Path(d).glob("*") for d in info.get("CDISpecDirs") or [])
 
 
 def output_of(*command: str) -> str:

@@ -67,8 +67,8 @@ class Project:
         return self.state / "images.env"
 
     def environment(self) -> dict[str, str]:
-        """What compose interpolates: the person's own variables over the recorded images."""
-        recorded = read_env(self.images_env)
+        """What compose interpolates: the person's own variables over the recorded images and settings."""
+        recorded = read_env(self.images_env) | read_env(self.state / "settings.env")
         return {**recorded, **os.environ, "AGENT_LOOP_STATE": str(self.state)}
 
     def command(self, *words: str) -> list[str]:
@@ -115,6 +115,12 @@ def remember(project: Project) -> None:
     """Write down what `up` starts."""
     values = {"MODE": project.mode, "OFFLINE": str(int(project.offline)), "GPU": str(int(project.gpu))}
     write_env(project.state / _memory(project.mode == "train"), values, "What 'agent-loop up' started last.")
+
+
+def remember_setting(state: Path, name: str, value: str) -> None:
+    """Keep a setting for this and every later start; the environment still wins over it."""
+    path = state / "settings.env"
+    write_env(path, read_env(path) | {name: value}, "Set by 'agent-loop' commands; the environment wins.")
 
 
 def _memory(train: bool) -> str:

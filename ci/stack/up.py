@@ -1,21 +1,20 @@
 """`agent-loop up`: a list of small steps, each taking what the last one found, so that each is tested alone.
 
-engine → secrets → images → containers → report. All of them are idempotent: `up` after an interruption, or again with
+engine → registry → secrets → proxy → images → containers → report. All of them are idempotent: `up` after an interruption, or again with
 nothing changed, does only what is missing.
 """
 
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ci.stack import container_engine, images, offline, project, secrets
+from ci.stack import container_engine, images, offline, project, proxy, secrets
 from ci.stack.errors import EngineMissing, StartFailed
 from ci.stack.project import Project
+from ci.stack.reach import registry_answers
 
-REGISTRY = ("registry-1.docker.io", 443)
 OURS = {
     "dev": (images.RUNTIME, images.DEV),
     "prod": (images.RUNTIME, images.OPS),
@@ -37,15 +36,6 @@ class Context:
     call: images.Call
 
 
-def registry_answers(address: tuple[str, int] = REGISTRY, seconds: float = 3.0) -> bool:
-    """Whether a connection to the default registry opens in time."""
-    try:
-        with socket.create_connection(address, timeout=seconds):
-            return True
-    except OSError:
-        return False
-
-
 def engine(stack: Project, context: Context) -> Project:
     """A container engine that answers, or EngineMissing with what to run."""
     try:
@@ -59,10 +49,18 @@ def engine(stack: Project, context: Context) -> Project:
 
 def reach(stack: Project, context: Context) -> Project:
     """Offline when asked for, or when no registry answers; said once."""
-    if stack.offline or registry_answers():
+    if stack.offline or stack.mode == "train" or registry_answers():
         return stack
     context.say(f"No container registry can be reached: starting offline. {LEFT_OUT}.")
     return replace(stack, offline=True)
+
+
+def proxy_files(stack: Project, context: Context) -> Project:
+    """Certificate and configuration of the proxy, where the mode has one."""
+    if stack.mode == "prod":
+        for line in proxy.ensure(stack.state, grafana=not stack.offline):
+            context.say(line)
+    return stack
 
 
 def make_secrets(stack: Project, context: Context) -> Project:
@@ -104,7 +102,7 @@ def report(stack: Project, context: Context) -> Project:
     return stack
 
 
-STEPS = (engine, reach, make_secrets, build_images, start, report)
+STEPS = (engine, reach, make_secrets, proxy_files, build_images, start, report)
 
 
 def up(stack: Project, context: Context) -> Project:

@@ -1,0 +1,125 @@
+"""What a person does to a stack that runs: pull and switch models, upgrade and go back, clean up."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ci.stack import images, project
+from ci.stack.errors import StackError, StartFailed, UsageError
+from ci.stack.project import Project
+from ci.stack.up import Context, build_images, make_secrets, start
+
+CACHE_KEPT = "10GB"
+"""Build cache that `clean` leaves, newest first."""
+
+
+def pull(stack: Project, model: str) -> None:
+    """Pull a model with progress: a job with a server of its own on the model volume and the only way out.
+
+    Raises UsageError offline, StackError when the pull fails.
+    """
+    if stack.offline:
+        raise UsageError(
+            f"Cannot pull '{model}': the stack runs offline. Start it with a registry in reach: agent-loop up"
+        )
+    words = ("--profile", "init", "run", "--rm", "-e", f"MODEL={model}", "ollama-pull")
+    if stack.compose(*words).returncode != 0:
+        raise StackError(f"Pulling '{model}' failed, see above. Check the name at ollama.com/library and the network.")
+
+
+def use(stack: Project, model: str, say: Callable[[str], None]) -> None:
+    """Serve another model: pull it, remember it, and let the service restart with it. The old one stays on disk."""
+    pull(stack, model)
+    project.remember_setting(stack.state, "AGENT_LOOP_MODEL", model)
+    if stack.compose("up", "--detach", "--wait", "--no-deps", "agent").returncode != 0:
+        raise StartFailed(f"The service did not become healthy with '{model}'. 'agent-loop logs agent' shows why.")
+    say(f"{model} is served.")
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """The parts of an upgrade that touch data, so that the order of steps is tested without containers."""
+
+    backup: Callable[[Project], None]
+    """Back up the service's data. Raises StackError."""
+    start: Callable[[Project, Context], Project] = start
+
+
+def upgrade(stack: Project, context: Context, parts: Upgrade) -> None:
+    """Back up, build from the working tree, restart; when the new images do not become healthy, go back.
+
+    The store's migrations run as the service starts. Raises StartFailed after having gone back.
+    """
+    before = project.read_env(stack.images_env)
+    if not before:
+        raise UsageError("Nothing is up yet. 'agent-loop up' starts the stack.")
+    parts.backup(stack)
+    project.write_env(previous(stack), before, "What ran before the last upgrade.")
+    make_secrets(stack, context)
+    build_images(stack, context)
+    if project.read_env(stack.images_env) == before:
+        context.say("The images are what runs already.")
+        return
+    try:
+        parts.start(stack, context)
+    except StartFailed as error:
+        context.say("The new images did not become healthy; going back.")
+        rollback(stack, context, parts)
+        raise StartFailed(f"Went back to the previous images. {error}") from error
+    context.say("Upgraded. 'agent-loop rollback' goes back.")
+
+
+def rollback(stack: Project, context: Context, parts: Upgrade) -> None:
+    """Start the images that ran before the last upgrade. Raises UsageError when there was none."""
+    before = project.read_env(previous(stack))
+    if not before:
+        raise UsageError("There is nothing to go back to: no upgrade was made here.")
+    missing = [reference for reference in before.values() if images.digest(reference) is None]
+    if missing:
+        raise StackError(f"{missing[0]} is no longer in the engine. Check out its commit and 'agent-loop up'.")
+    project.write_env(stack.images_env, before, "Written by 'agent-loop rollback': what runs, by digest.")
+    parts.start(stack, context)
+    context.say("The previous images run again.")
+
+
+def previous(stack: Project) -> Path:
+    """The file that names the images before the last upgrade."""
+    return stack.state / "images.previous.env"
+
+
+def clean(stack: Project, say: Callable[[str], None]) -> None:
+    """Remove images of ours that neither run nor are needed to go back, and all but the newest build cache."""
+    kept = {*project.read_env(stack.images_env).values(), *project.read_env(previous(stack)).values()}
+    digests = {reference.partition("@")[2] for reference in kept}
+    listed = subprocess.run(
+        [
+            "docker",
+            "image",
+            "ls",
+            "--no-trunc",
+            "--filter",
+            "reference=agent-loop/*",
+            "--format",
+            "{{.ID}} {{.Repository}}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for line in listed.stdout.splitlines():
+        identity, _, name = line.partition(" ")
+        if identity in digests:
+            continue
+        removed = subprocess.run(["docker", "image", "rm", identity], capture_output=True, text=True, check=False)
+        say(f"{'Removed' if removed.returncode == 0 else 'In use, kept'}: {name}@{identity}")
+    pruned = subprocess.run(
+        ["docker", "buildx", "prune", "--force", "--keep-storage", CACHE_KEPT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    total = [line for line in pruned.stdout.splitlines() if line.startswith("Total")]
+    say(f"Build cache: {total[-1].lower() if total else 'nothing to remove'}")
