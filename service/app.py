@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from service import backends, tools
 from service.admission import Admission, Allowance, Gate
 from service.agents import Agents
-from service.api import failures, health, runs
+from service.api import failures, health, openai, runs
 from service.api.edge import Edge
 from service.api.parts import Parts
 from service.auth import Authenticator, check_keys
@@ -62,6 +62,7 @@ def create_app(
     failures.install(app)
     app.include_router(health.router)
     app.include_router(runs.router)
+    app.include_router(openai.router)
     app.add_middleware(Edge, metrics=metrics, variant=settings.variant)
     return app
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,7 +26,8 @@ SEND_SECONDS = 60.0
 class EventStream(Response):
     """Streams `body`, an asynchronous generator of complete SSE events.
 
-    `gone` is awaited when the client leaves before the end; the generator is closed in any case. Never compressed.
+    `gone` is awaited when the client leaves before the end; the generator is closed in any case. When `over` is set
+    the stream ends with `farewell`. Never compressed.
     """
 
     media_type = "text/event-stream"
@@ -37,6 +39,8 @@ class EventStream(Response):
         *,
         gone: Callable[[], Awaitable[None]] | None = None,
         headers: dict[str, str] | None = None,
+        over: asyncio.Event | None = None,
+        farewell: bytes = b"",
         ping_seconds: float = PING_SECONDS,
         send_seconds: float = SEND_SECONDS,
     ) -> None:
@@ -45,6 +49,8 @@ class EventStream(Response):
         self._content = body
         self._metrics = metrics
         self._gone = gone
+        self._over = over
+        self._farewell = farewell
         self._ping_seconds = ping_seconds
         self._send_seconds = send_seconds
         self._sending_since: float | None = None
@@ -84,9 +90,16 @@ class EventStream(Response):
         with self._metrics.active(names.STREAMS_ACTIVE):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             pumping = asyncio.create_task(pump())
-            others = [asyncio.create_task(watch()), asyncio.create_task(tend())]
+            others: list[asyncio.Task[Any]] = [asyncio.create_task(watch()), asyncio.create_task(tend())]
+            ending = asyncio.create_task(self._over.wait()) if self._over is not None else None
+            if ending is not None:
+                others.append(ending)
             try:
                 await asyncio.wait([pumping, *others], return_when=asyncio.FIRST_COMPLETED)
+                if ending is not None and ending.done() and not pumping.done():
+                    pumping.cancel()
+                    await asyncio.wait([pumping])
+                    await write(self._farewell)
                 left = not pumping.done()
                 if left and self._gone is not None:
                     await self._gone()
@@ -96,7 +109,8 @@ class EventStream(Response):
                 await asyncio.gather(pumping, *others, return_exceptions=True)
                 await self._content.aclose()
         if not left:
-            pumping.result()  # a failure of the generator is the edge's to log
+            if not pumping.cancelled():
+                pumping.result()  # a failure of the generator is the edge's to log
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

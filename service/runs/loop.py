@@ -111,7 +111,7 @@ class Execution:
 
     async def _work(self) -> Ending:
         info = await self._model_info()
-        self._event("run.started", protocol=self._protocol(info, first=True), attempt=self.attempt)
+        self._event("run.started", protocol=self._protocol(info), attempt=self.attempt)
         await self.log.flush()
         while True:
             if self.state.pending:
@@ -157,7 +157,7 @@ class Execution:
         self._event("step.started", step=step)
         self.log.cool()
         request = self._request(info)
-        constrained = protocol.TurnReader() if request.format is not None and self._tool_turn(info) else None
+        constrained = protocol.TurnReader() if self._constrained(info) else None
         record = CallRecord(self.arrival if step == 1 and self.attempt == 1 else time.monotonic())
         texts: list[str] = []
         thoughts: list[str] = []
@@ -214,20 +214,8 @@ class Execution:
         if limits.tokens is not None:
             left = max(1, limits.tokens - self.state.tokens)
             sampling = replace(sampling, max_tokens=min(left, sampling.max_tokens or left))
-        tools = self._offered()
         request = ChatRequest(spec.model, messages, (), sampling, spec.format, spec.think)
-        if not tools:
-            return request
-        if not self._tool_turn(info):
-            return replace(request, tools=tools)
-        must = self._must_call()
-        if must and spec.tool_choice != "required":
-            tools = [tool for tool in tools if tool.name == spec.tool_choice] or tools
-        return replace(
-            request,
-            messages=protocol.conversation(messages, tools, must_call=must),
-            format=protocol.schema(tools, must_call=must, answer=spec.format),
-        )
+        return protocol.prepare(request, self._offered(), self._choice(), native=info.tools)
 
     def _offered(self) -> list[ToolSpec]:
         if self.spec.tool_choice == "none":
@@ -236,17 +224,18 @@ class Execution:
         own = [ToolSpec(tool.name, tool.description, tool.parameters) for tool in found if tool is not None]
         return [*own, *self.spec.client_tools]
 
-    def _must_call(self) -> bool:
+    def _choice(self) -> str:
         # Only the first step is forced: a model that must call a tool again and again could never answer.
-        return self.spec.tool_choice not in ("auto", "none") and self.state.steps == 0
+        forced = self.spec.tool_choice != "none" and self.state.steps > 0
+        return "auto" if forced else self.spec.tool_choice
 
-    def _tool_turn(self, info: ModelInfo) -> bool:
-        return bool(self._offered()) and (self._must_call() or not info.tools)
+    def _constrained(self, info: ModelInfo) -> bool:
+        return protocol.is_constrained(self._offered(), self._choice(), native=info.tools)
 
-    def _protocol(self, info: ModelInfo, *, first: bool) -> str:
+    def _protocol(self, info: ModelInfo) -> str:
         if not self._offered():
             return protocol.NONE
-        return protocol.CONSTRAINED if first and self._tool_turn(info) else protocol.NATIVE
+        return protocol.CONSTRAINED if self._constrained(info) else protocol.NATIVE
 
     def _own_ids(self, calls: Sequence[ToolCall], step: int) -> list[ToolCall]:
         """The calls with ids that no other call of this run has: some servers count from 0 in every reply."""

@@ -15,11 +15,32 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from service.backends.base import Message, ToolCall, ToolSpec
+from service.backends.base import ChatRequest, Message, ToolCall, ToolSpec
 
 NATIVE = "native"
 CONSTRAINED = "constrained"
 NONE = "none"
+
+
+def is_constrained(tools: Sequence[ToolSpec], choice: str, *, native: bool) -> bool:
+    """Whether a turn with these tools is constrained. `choice`: auto, none, required, or a tool's name."""
+    return bool(tools) and choice != "none" and (not native or choice != "auto")
+
+
+def prepare(request: ChatRequest, tools: Sequence[ToolSpec], choice: str, *, native: bool) -> ChatRequest:
+    """The request with the tools offered in the way that the model knows."""
+    if not tools or choice == "none":
+        return request
+    if not is_constrained(tools, choice, native=native):
+        return replace(request, tools=tuple(tools))
+    must = choice != "auto"
+    if must and choice != "required":
+        tools = [tool for tool in tools if tool.name == choice]
+    return replace(
+        request,
+        messages=conversation(request.messages, tools, must_call=must),
+        format=schema(tools, must_call=must, answer=request.format),
+    )
 
 
 def schema(tools: Sequence[ToolSpec], *, must_call: bool = False, answer: Any = None) -> dict[str, Any]:

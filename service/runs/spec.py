@@ -49,6 +49,8 @@ class RunSpec:
     background: bool = False
     on_disconnect: OnDisconnect = "cancel"
     metadata: dict[str, str] = field(default_factory=dict[str, str])
+    echo: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What the caller's wire format wants to read again, as it was given."""
 
     @property
     def survives_its_client(self) -> bool:

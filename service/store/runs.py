@@ -423,6 +423,14 @@ class RunStore:
 
         await self._database.write(operation)
 
+    async def delete_run(self, run_id: str) -> None:
+        """Delete an ended run with its events."""
+
+        async def operation(connection: AsyncConnection) -> None:
+            await connection.execute(delete(runs).where(runs.c.id == run_id, runs.c.status == "ended"))
+
+        await self._database.write(operation)
+
     async def delete_session(self, session_id: str, key_id: str | None) -> bool:
         """Delete a session with everything of its runs; False if there is none. Raises SessionBusy."""
 
