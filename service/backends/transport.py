@@ -16,10 +16,12 @@ can fail is one of these:
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpx
@@ -145,6 +147,7 @@ class Transport:
             headers={"Accept-Encoding": "identity", **(headers or {})},
             follow_redirects=False,
             trust_env=use_environment,
+            verify=_certificates(),
         )
 
     @asynccontextmanager
@@ -201,6 +204,14 @@ class Transport:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """The certificates to trust: those the environment names (a company's own), else the ones httpx brings."""
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        return ssl.create_default_context()
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _translate(error: Exception, place: str, waited: float) -> TransportError:
