@@ -18,7 +18,7 @@ from . import graph, introspect
 from .coerce import arguments
 from .errors import FieldError, Unsupported
 from .graph import ROOT, Node
-from .needs import Need, Steps, gather
+from .needs import Need, Steps, gather, relay
 from .query import Operation, literal
 from .registry import Call, resolver
 from .schema import FieldDef, TypeDef, base_name, is_list
@@ -223,5 +223,5 @@ def call(session: Session, node: Node, parent: Any) -> Steps:
             args[name] = found
     result = function.run(Call(session, node), parent, args)
     if inspect.isgenerator(result):
-        result = yield from result
+        result = yield from relay(result)
     return result

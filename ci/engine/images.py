@@ -20,6 +20,7 @@ from .errors import BuildFailed, FieldError, SetupError
 from .schema import cache_folder
 
 if TYPE_CHECKING:
+    from .fs import Image
     from .session import Session
 
 PARSE = 'failed to resolve identity inputs for Container.from: resolve implicit input "fromSessionScope": failed to parse image address'
@@ -102,6 +103,7 @@ class Images:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._found: dict[tuple[str, str], Resolved] = {}
+        self._built: dict[str, Resolved] = {}
 
     def resolve(self, address: str, platform: str) -> Resolved:
         """Find an image. Raises FieldError with what to do."""
@@ -110,6 +112,14 @@ class Images:
         if key not in self._found:
             self._found[key] = self._resolve(reference, platform)
         return self._found[key]
+
+    def keep(self, image: Image, found: Resolved) -> None:
+        """Note an image that was built in this session."""
+        self._built[image.key] = found
+
+    def of(self, image: Image) -> Resolved:
+        """What is known of an image that a file system rests on."""
+        return self._built.get(image.key) or self.resolve(image.address, image.platform)
 
     def _resolve(self, reference: Reference, platform: str) -> Resolved:
         choice = self.session.options.bases

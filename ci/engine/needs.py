@@ -1,8 +1,8 @@
 """What a field may ask of BuildKit, and how several fields ask at once.
 
-A field's function yields a list of needs and is resumed with a list of answers (or has the failure raised at
-its `yield`). `gather` runs several such functions side by side: what all of them need in a round is one list,
-and so one build.
+A field's function yields a list of needs and is resumed with a list of answers, or has the failure raised at
+its `yield` (`relay` sees to that). `gather` runs several functions side by side: what all of them need in a
+round is one list, and so one build.
 """
 
 from __future__ import annotations
@@ -112,10 +112,7 @@ def gather(parts: Sequence[Steps], *, catch: bool = False) -> Generator[list[Nee
         asked: list[tuple[int, list[Need]]] = []
         for i, answer in list(waiting.items()):
             try:
-                if isinstance(answer, BaseException):
-                    needs = parts[i].throw(answer)
-                else:
-                    needs = parts[i].send(answer)
+                needs = parts[i].send(answer)
             except StopIteration as done:
                 results[i] = done.value
                 del waiting[i]
@@ -131,8 +128,19 @@ def gather(parts: Sequence[Steps], *, catch: bool = False) -> Generator[list[Nee
         answers = yield [need for _, needs in asked for need in needs]
         start = 0
         for i, needs in asked:
-            mine = answers[start : start + len(needs)]
+            waiting[i] = answers[start : start + len(needs)]
             start += len(needs)
-            failed = next((a for a in mine if isinstance(a, BaseException)), None)
-            waiting[i] = failed if failed is not None else mine
     return results
+
+
+def relay(steps: Steps) -> Steps:
+    """Run one field's generator: pass its needs on, and raise at its `yield` what failed of them."""
+    answers: Any = None
+    failed: BaseException | None = None
+    while True:
+        try:
+            needs = steps.throw(failed) if failed is not None else steps.send(answers)
+        except StopIteration as done:
+            return done.value
+        answers = yield needs
+        failed = next((a for a in answers if isinstance(a, BaseException)), None)

@@ -1,0 +1,55 @@
+# Changes a file system in a build: what Dockerfile instructions cannot say. Arguments: the root
+# ("" for the real one), the operation, its operands.
+
+bb=/.al/bin/busybox
+
+root=$1
+shift
+case $1 in
+    rm) # paths, or a regular expression for them in "~..."
+        shift
+        for path in "$@"; do
+            case $path in
+                '~'*)
+                    cd "$root/" && $bb find . -xdev ! -path './.al*' ! -path . | $bb sed 's,^\./,,' |
+                        $bb grep -E -- "${path#?}" |
+                        while IFS= read -r found; do $bb rm -rf -- "$root/$found"; done
+                    ;;
+                *) $bb rm -rf -- "$root$path" ;;
+            esac
+        done
+        exit 0
+        ;;
+    link) # target path
+        path=$root$3
+        $bb mkdir -p "${path%/*}/"
+        if [ -e "$path" ] || [ -h "$path" ]; then
+            echo "al-refused: symlink $2 @ROOT@$3: file exists" >&2
+            exit 1
+        fi
+        $bb ln -s -- "$2" "$path"
+        ;;
+    stamp) # seconds: every time set
+        $bb find "$root/" -xdev ! -path '/.al*' ! -path '/proc*' ! -path '/sys*' ! -path '/dev*' \
+            -exec $bb touch -h -d "@$2" {} +
+        ;;
+    own) # user:group path
+        $bb chown -R -h "$2" "$root$3"
+        ;;
+    owners) # list of "uid:gid path"
+        while IFS=' ' read -r who path; do $bb chown -h "$who" "$root/$path"; done <"$2"
+        ;;
+    mount) # index: what a step left in a mount replaces what is here
+        if [ -e "/.al/out/m$2" ]; then
+            $bb rm -rf "$root"/* "$root"/.[!.]* "$root"/..?*
+            $bb cp -a "/.al/out/m$2/." "$root/"
+        fi
+        ;;
+    results) # what a step printed, copied out of its cache mount
+        $bb mkdir -p /r
+        for name in code stdout stderr combined refused; do
+            [ -e "/.al/out/$name" ] && $bb cp "/.al/out/$name" "/r/$name"
+        done
+        exit 0
+        ;;
+esac

@@ -1,0 +1,157 @@
+# Runs one step inside its container: feeds it, records what it prints and how it ends.
+#
+# busybox runs this, so the image needs no shell. /.al/step/step.sh sets the arguments and what is named below;
+# /.al/out is a cache mount named after the step, from where the engine reads the results:
+# stdout, stderr, combined, code, and refused (why the command could not be started).
+# For each mount that changed: m<index>/ (its new content).
+
+bb=/.al/bin/busybox
+out=/.al/out
+expect=SUCCESS in='' to_out='' to_err='' no_init='' mounts='' secrets=''
+
+finish() { # code
+    echo "$1" >"$out/code"
+    for mount in $mounts; do keep_mount "$mount"; done
+    case $expect in
+        ANY) { [ "$1" -lt 128 ] || [ "$1" -gt 191 ]; } && exit 0 ;;
+        FAILURE) [ "$1" -ne 0 ] && { [ "$1" -lt 128 ] || [ "$1" -gt 191 ]; } && exit 0 ;;
+        SUCCESS) [ "$1" -eq 0 ] && exit 0 ;;
+    esac
+    [ "$1" -eq 0 ] && exit 1
+    exit "$1"
+}
+
+refuse() { # message
+    printf '%s' "$1" >"$out/refused"
+    echo -1 >"$out/code"
+    exit 1
+}
+
+state_of() { # path: names, kinds, sizes, times and inodes below it
+    $bb find "$1" -exec $bb stat -c '%n %f %u %g %s %i %y %z' {} + 2>/dev/null
+}
+
+keep_mount() { # index:path
+    index=${1%%:*} path=${1#*:}
+    state_of "$path" >"$out/.after$index"
+    $bb cmp -s "$out/.before$index" "$out/.after$index" && return
+    $bb mkdir "$out/m$index"
+    if [ -d "$path" ]; then
+        $bb cp -a "$path/." "$out/m$index/"
+    else
+        $bb cp -a "$path" "$out/m$index/file"
+    fi
+}
+
+scrub() { # secrets' lines become ***; without secrets bytes pass as they are
+    if [ -z "$secrets" ]; then
+        $bb cat
+        return
+    fi
+    { $bb cat; printf '\n#end'; } | $bb awk -v files="$secrets" '
+        BEGIN {
+            count = split(files, names, " ")
+            for (i = 1; i <= count; i++)
+                while ((getline line < names[i]) > 0)
+                    if (line != "") known[++size] = line
+            for (i = 1; i <= size; i++)
+                for (j = i + 1; j <= size; j++)
+                    if (length(known[j]) > length(known[i])) { t = known[i]; known[i] = known[j]; known[j] = t }
+        }
+        function hide(text, word,    at, done) {
+            done = ""
+            while ((at = index(text, word)) > 0) {
+                done = done substr(text, 1, at - 1) "***"
+                text = substr(text, at + length(word))
+            }
+            return done text
+        }
+        NR > 1 { printf "%s%s", (NR > 2 ? "\n" : ""), held; fflush() }
+        { held = $0; for (i = 1; i <= size; i++) held = hide(held, known[i]) }
+    '
+}
+
+record() { # fifo name, redirect
+    if [ -n "$2" ]; then
+        $bb cat "$out/.$1" | $bb tee "$2" | scrub | $bb tee -a "$out/$1" "$out/combined" >&3
+    else
+        $bb cat "$out/.$1" | scrub | $bb tee -a "$out/$1" "$out/combined" >&3
+    fi
+    : >"$out/.$1.done"
+}
+
+$bb rm -rf "$out"/* "$out"/.[!.]*
+: >"$out/stdout" >"$out/stderr"
+: >"$out/combined"
+
+. /.al/step/step.sh
+[ -r /.al/volatile ] && . /.al/volatile
+
+if [ -s /.al/ca.pem ]; then
+    for name in SSL_CERT_FILE PIP_CERT REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS GIT_SSL_CAINFO; do
+        eval "[ -n \"\${$name+set}\" ]" || export "$name=/.al/ca.pem"
+    done
+    [ -n "${UV_NATIVE_TLS+set}" ] || export UV_NATIVE_TLS=1
+    [ -n "${APT_CONFIG+set}" ] || export APT_CONFIG=/.al/bin/apt.conf
+fi
+unset SHLVL OLDPWD PWD
+
+[ -z "$in" ] || [ -r "$in" ] || refuse "open redirect stdin file: open @ROOT@$in: no such file or directory"
+for target in "$to_out" "$to_err"; do
+    [ -z "$target" ] || [ -d "${target%/*}/" ] || {
+        [ "$target" = "$to_out" ] && which=stdout || which=stderr
+        refuse "open redirect $which file: open @ROOT@$target: no such file or directory"
+    }
+done
+
+program='' why=''
+case $1 in
+    */*)
+        if [ ! -e "$1" ]; then
+            why="fork/exec $1: no such file or directory"
+        elif [ -d "$1" ] || [ ! -x "$1" ]; then
+            why="fork/exec $1: permission denied"
+        else
+            program=$1
+        fi
+        ;;
+    *)
+        IFS=:
+        for folder in $PATH; do
+            if [ -f "${folder:-.}/$1" ] && [ -x "${folder:-.}/$1" ]; then
+                program=${folder:-.}/$1
+                break
+            fi
+        done
+        unset IFS
+        [ -n "$program" ] || why="exec: \"$1\": executable file not found in \$PATH"
+        ;;
+esac
+if [ -z "$program" ]; then
+    echo "$why" >>"$out/stderr"
+    echo "$why" >>"$out/combined"
+    echo "$why" >&2
+    finish 1
+fi
+
+for mount in $mounts; do state_of "${mount#*:}" >"$out/.before${mount%%:*}"; done
+name=$1
+shift
+
+if [ -n "$no_init" ]; then # the command is process 1 and ends the step itself
+    echo 0 >"$out/code"
+    exec -a "$name" "$program" "$@" <"${in:-/dev/null}" >"$out/stdout" 2>"$out/stderr"
+fi
+
+exec 3>&1
+$bb mkfifo "$out/.stdout" "$out/.stderr"
+record stdout "$to_out" &
+record stderr "$to_err" &
+(exec -a "$name" "$program" "$@" 3>&-) <"${in:-/dev/null}" >"$out/.stdout" 2>"$out/.stderr"
+code=$?
+turns=0 # a process left behind may hold the pipes open: it is not waited for
+while [ $turns -lt 500 ] && { [ ! -e "$out/.stdout.done" ] || [ ! -e "$out/.stderr.done" ]; }; do
+    $bb usleep 10000
+    turns=$((turns + 1))
+done
+finish $code
