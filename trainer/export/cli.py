@@ -1,0 +1,100 @@
+"""`agent-loop export RUN` and `agent-loop demo-model`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from trainer.errors import TrainerError
+
+from .merge import Onto
+from .quantise import Kind
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def reported(command: Command) -> Command:
+    """Turn our errors into their lines and exit statuses (trainer/errors.py and errors.py here list them)."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except TrainerError as error:
+            if os.environ.get("AGENT_LOOP_VERBOSE"):
+                raise
+            typer.echo(str(error), err=True)
+            raise typer.Exit(error.exit_code) from None
+
+    return run  # type: ignore[return-value]
+
+
+@app.callback()
+def _group() -> None:
+    """Ship what a run trained."""
+
+
+@app.command("export")
+@reported
+def export_command(
+    run: Annotated[str, typer.Argument(help="A run's folder, or its id in --output.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder that holds the runs.")] = Path("runs"),
+    gguf: Annotated[
+        list[Kind] | None, typer.Option("--gguf", help="Kind of file; repeatable. Default: q8_0 and q4_k_m.")
+    ] = None,
+    merge_onto: Annotated[
+        Onto, typer.Option(help="Add the adapter to the weights training saw, or to the published ones.")
+    ] = Onto.TRAINED,
+    adapter_only: Annotated[bool, typer.Option("--adapter-only", help="Write the LoRA alone as GGUF.")] = False,
+    drop_merged: Annotated[bool, typer.Option("--drop-merged", help="Delete the merged safetensors again.")] = False,
+    converter: Annotated[
+        str, typer.Option(help="ours (Gemma 2 and 3) or official (llama.cpp's, downloaded).")
+    ] = "ours",
+    name: Annotated[str | None, typer.Option(help="The model's name inside the file.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads for llama.cpp; all processors by default.")] = None,
+) -> None:
+    """Merge, write GGUF and a Modelfile, and prove in llama.cpp that the file answers as the trained model does."""
+    from .job import DEFAULT_KINDS, Request, export
+
+    if converter not in ("ours", "official"):
+        raise typer.BadParameter(f"'{converter}' is no converter; use ours or official.")
+    request = Request(
+        run=find_run(run, output),
+        kinds=tuple(gguf or DEFAULT_KINDS),
+        onto=merge_onto,
+        adapter_only=adapter_only,
+        keep_merged=not drop_merged,
+        converter=converter,
+        name=name,
+        threads=threads,
+    )
+    report = export(request, typer.echo)
+    typer.echo(f"Exported and verified: {report}. Next: agent-loop deploy {run}")
+
+
+def find_run(run: str, output: Path) -> Path:
+    """The run's folder: as given, or by its id in `output`."""
+    given = Path(run)
+    return given if (given / "config.json").is_file() else output / run
+
+
+@app.command("demo-model")
+@reported
+def demo_model(
+    work: Annotated[Path, typer.Option(help="Folder for base, run and export.")] = Path("runs/demo-model"),
+    check: Annotated[bool, typer.Option("--check", help="Only ask the committed file its questions.")] = False,
+) -> None:
+    """Make the demo model again from its recipe and seed, or check the committed one."""
+    from trainer import demo
+
+    if check:
+        typer.echo(demo.check(demo.FILE))
+    else:
+        demo.build(work, typer.echo)
