@@ -51,9 +51,21 @@ SCRIPT = Script(
 
 @asynccontextmanager
 async def client_of(tmp_path: Path, backend: ScriptedBackend | None = None, **settings: Any) -> AsyncGenerator[Any]:
-    async with serving(tmp_path, backend or ScriptedBackend(SCRIPT), **settings) as server:
-        async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
-            yield client, server
+    async with (
+        serving(tmp_path, backend or ScriptedBackend(SCRIPT), **settings) as server,
+        AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client, server
+
+
+Shared = tuple[Any, Serving]
+
+
+@pytest.fixture(scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Shared]:
+    """One service for the tests that need nothing special of theirs."""
+    async with client_of(tmp_path_factory.mktemp("openai")) as both:
+        yield both
 
 
 def user(text: str) -> list[Any]:
@@ -61,35 +73,35 @@ def user(text: str) -> list[Any]:
 
 
 class TestChat:
-    async def test_completion(self, tmp_path: Path) -> None:
+    async def test_completion(self, shared: Shared) -> None:
         """A plain model answers with text, a finish reason and usage."""
-        async with client_of(tmp_path) as (client, _):
-            answer = await client.chat.completions.create(model="scripted", messages=user("Hi"))
-            assert answer.choices[0].message.content == "Hello there, friend."
-            assert answer.choices[0].finish_reason == "stop"
-            assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
+        client = shared[0]
+        answer = await client.chat.completions.create(model="scripted", messages=user("Hi"))
+        assert answer.choices[0].message.content == "Hello there, friend."
+        assert answer.choices[0].finish_reason == "stop"
+        assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
 
-    async def test_stream_with_usage(self, tmp_path: Path) -> None:
+    async def test_stream_with_usage(self, shared: Shared) -> None:
         """A stream adds up to the same text; with include_usage the last chunk has no choice and the usage."""
-        async with client_of(tmp_path) as (client, _):
-            stream = await client.chat.completions.create(
-                model="scripted", messages=user("Hi"), stream=True, stream_options={"include_usage": True}
-            )
-            chunks = [chunk async for chunk in stream]
-            text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-            assert text == "Hello there, friend."
-            assert chunks[0].choices[0].delta.role == "assistant"
-            assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 3)
-            assert chunks[-2].choices[0].finish_reason == "stop"
-            assert len({chunk.id for chunk in chunks}) == 1
+        client = shared[0]
+        stream = await client.chat.completions.create(
+            model="scripted", messages=user("Hi"), stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+        text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+        assert text == "Hello there, friend."
+        assert chunks[0].choices[0].delta.role == "assistant"
+        assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], 3)
+        assert chunks[-2].choices[0].finish_reason == "stop"
+        assert len({chunk.id for chunk in chunks}) == 1
 
-    async def test_stream_without_include_usage_has_usage_in_the_last_chunk(self, tmp_path: Path) -> None:
+    async def test_stream_without_include_usage_has_usage_in_the_last_chunk(self, shared: Shared) -> None:
         """Usage is always present."""
-        async with client_of(tmp_path) as (client, _):
-            stream = await client.chat.completions.create(model="scripted", messages=user("Hi"), stream=True)
-            last = [chunk async for chunk in stream][-1]
-            assert last.choices[0].finish_reason == "stop"
-            assert last.usage.total_tokens > 0
+        client = shared[0]
+        stream = await client.chat.completions.create(model="scripted", messages=user("Hi"), stream=True)
+        last = [chunk async for chunk in stream][-1]
+        assert last.choices[0].finish_reason == "stop"
+        assert last.usage.total_tokens > 0
 
     @pytest.mark.parametrize("native", [True, False])
     async def test_client_tools_are_returned(self, tmp_path: Path, native: bool) -> None:
@@ -102,30 +114,30 @@ class TestChat:
             assert answer.choices[0].finish_reason == "tool_calls"
             assert (found.function.name, json.loads(found.function.arguments)) == ("get_weather", {"city": "Rome"})
 
-    async def test_second_turn_after_a_tool(self, tmp_path: Path) -> None:
+    async def test_second_turn_after_a_tool(self, shared: Shared) -> None:
         """The result goes back as a tool message, and the model answers with it."""
-        async with client_of(tmp_path) as (client, _):
-            messages = user("weather?")
-            first = await client.chat.completions.create(model="scripted", messages=messages, tools=[WEATHER])
-            message = first.choices[0].message
-            messages += [
-                message.model_dump(exclude_none=True),
-                {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "sunny"},
-            ]
-            second = await client.chat.completions.create(model="scripted", messages=messages, tools=[WEATHER])
-            assert second.choices[0].message.content == "It is sunny in Rome."
+        client = shared[0]
+        messages = user("weather?")
+        first = await client.chat.completions.create(model="scripted", messages=messages, tools=[WEATHER])
+        message = first.choices[0].message
+        messages += [
+            message.model_dump(exclude_none=True),
+            {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "sunny"},
+        ]
+        second = await client.chat.completions.create(model="scripted", messages=messages, tools=[WEATHER])
+        assert second.choices[0].message.content == "It is sunny in Rome."
 
-    async def test_streamed_tool_call(self, tmp_path: Path) -> None:
+    async def test_streamed_tool_call(self, shared: Shared) -> None:
         """In a stream a call comes with index, id, name and arguments, and the reason is tool_calls."""
-        async with client_of(tmp_path) as (client, _):
-            stream = await client.chat.completions.create(
-                model="scripted", messages=user("weather?"), tools=[WEATHER], stream=True
-            )
-            chunks = [chunk async for chunk in stream]
-            calls = [c.choices[0].delta.tool_calls for c in chunks if c.choices and c.choices[0].delta.tool_calls]
-            assert (calls[0][0].index, calls[0][0].function.name) == (0, "get_weather")
-            assert json.loads(calls[0][0].function.arguments) == {"city": "Rome"}
-            assert chunks[-1].choices[0].finish_reason == "tool_calls"
+        client = shared[0]
+        stream = await client.chat.completions.create(
+            model="scripted", messages=user("weather?"), tools=[WEATHER], stream=True
+        )
+        chunks = [chunk async for chunk in stream]
+        calls = [c.choices[0].delta.tool_calls for c in chunks if c.choices and c.choices[0].delta.tool_calls]
+        assert (calls[0][0].index, calls[0][0].function.name) == (0, "get_weather")
+        assert json.loads(calls[0][0].function.arguments) == {"city": "Rome"}
+        assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
     @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
     async def test_tool_choice_constrains_the_output(self, tmp_path: Path, choice: Any) -> None:
@@ -140,51 +152,47 @@ class TestChat:
             assert schema["properties"]["tool"]["const"] == "get_weather"
             assert not backend.requests[-1].tools
 
-    async def test_agent_runs_its_server_tools(self, tmp_path: Path) -> None:
+    async def test_agent_runs_its_server_tools(self, shared: Shared) -> None:
         """`agent/default` calls the calculator on the server; the client sees the answer only."""
-        async with client_of(tmp_path) as (client, _):
-            answer = await client.chat.completions.create(model="agent/default", messages=user("the sum?"))
-            assert answer.choices[0].message.content == "It is 42."
-            stream = await client.chat.completions.create(model="agent/default", messages=user("the sum?"), stream=True)
-            assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "It is 42."
+        client = shared[0]
+        answer = await client.chat.completions.create(model="agent/default", messages=user("the sum?"))
+        assert answer.choices[0].message.content == "It is 42."
+        stream = await client.chat.completions.create(model="agent/default", messages=user("the sum?"), stream=True)
+        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "It is 42."
 
-    async def test_agent_returns_the_clients_tool_calls(self, tmp_path: Path) -> None:
+    async def test_agent_returns_the_clients_tool_calls(self, shared: Shared) -> None:
         """An agent returns calls of tools that only the client has."""
-        async with client_of(tmp_path) as (client, _):
-            answer = await client.chat.completions.create(
-                model="agent/default", messages=user("weather?"), tools=[WEATHER]
-            )
-            assert answer.choices[0].message.tool_calls[0].function.name == "get_weather"
+        client = shared[0]
+        answer = await client.chat.completions.create(model="agent/default", messages=user("weather?"), tools=[WEATHER])
+        assert answer.choices[0].message.tool_calls[0].function.name == "get_weather"
 
-    async def test_parse_into_a_model(self, tmp_path: Path) -> None:
+    async def test_parse_into_a_model(self, shared: Shared) -> None:
         """`parse()` sends a schema and gets an object of it."""
 
         class Place(BaseModel):
             city: str
             country: str
 
-        async with client_of(tmp_path) as (client, _):
-            answer = await client.chat.completions.parse(
-                model="scripted", messages=user("Where?"), response_format=Place
-            )
-            assert isinstance(answer.choices[0].message.parsed, Place)
+        client = shared[0]
+        answer = await client.chat.completions.parse(model="scripted", messages=user("Where?"), response_format=Place)
+        assert isinstance(answer.choices[0].message.parsed, Place)
 
-    async def test_thinking_is_kept_apart(self, tmp_path: Path) -> None:
+    async def test_thinking_is_kept_apart(self, shared: Shared) -> None:
         """Thoughts come as reasoning_content, never inside the answer."""
-        async with client_of(tmp_path) as (client, _):
-            answer = await client.chat.completions.create(model="scripted", messages=user("think"))
-            assert answer.choices[0].message.content == "Seen."
-            assert answer.choices[0].message.reasoning_content == "Let me see."
+        client = shared[0]
+        answer = await client.chat.completions.create(model="scripted", messages=user("think"))
+        assert answer.choices[0].message.content == "Seen."
+        assert answer.choices[0].message.reasoning_content == "Let me see."
 
-    async def test_max_tokens(self, tmp_path: Path) -> None:
+    async def test_max_tokens(self, shared: Shared) -> None:
         """Both spellings cut the answer, with finish reason `length`."""
-        async with client_of(tmp_path) as (client, _):
-            for name in ("max_tokens", "max_completion_tokens"):
-                answer = await client.chat.completions.create(model="scripted", messages=user("Hi"), **{name: 2})
-                assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
-                    "Hello there,",
-                    "length",
-                )
+        client = shared[0]
+        for name in ("max_tokens", "max_completion_tokens"):
+            answer = await client.chat.completions.create(model="scripted", messages=user("Hi"), **{name: 2})
+            assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
+                "Hello there,",
+                "length",
+            )
 
 
 class TestErrors:
@@ -200,46 +208,46 @@ class TestErrors:
     @pytest.mark.parametrize("model", ["scripted", "agent/default"])
     @pytest.mark.parametrize("stream", [False, True])
     async def test_backend_errors(
-        self, tmp_path: Path, words: str, error: type[openai.APIStatusError], code: str, model: str, stream: bool
+        self, shared: Shared, words: str, error: type[openai.APIStatusError], code: str, model: str, stream: bool
     ) -> None:
         """An error before the first byte has a status, streaming or not, relay or agent; 503 says when to return."""
-        async with client_of(tmp_path) as (client, _):
-            with pytest.raises(error) as caught:
-                await client.chat.completions.create(model=model, messages=user(words), stream=stream)
-            assert caught.value.code == code
-            if caught.value.status_code == 503:
-                assert int(caught.value.response.headers["retry-after"]) >= 1
+        client = shared[0]
+        with pytest.raises(error) as caught:
+            await client.chat.completions.create(model=model, messages=user(words), stream=stream)
+        assert caught.value.code == code
+        if caught.value.status_code == 503:
+            assert int(caught.value.response.headers["retry-after"]) >= 1
 
-    async def test_failure_in_mid_stream_is_an_error_event(self, tmp_path: Path) -> None:
+    async def test_failure_in_mid_stream_is_an_error_event(self, shared: Shared) -> None:
         """After the first byte the client raises APIError from inside the stream; it does not end silently."""
-        async with client_of(tmp_path) as (client, _):
-            for model in ("scripted", "agent/default"):
-                stream = await client.chat.completions.create(model=model, messages=user("break"), stream=True)
-                texts: list[str] = []
-                with pytest.raises(openai.APIError):
-                    async for chunk in stream:
-                        texts.append(chunk.choices[0].delta.content or "")
-                assert "".join(texts) == "one two"
+        client = shared[0]
+        for model in ("scripted", "agent/default"):
+            stream = await client.chat.completions.create(model=model, messages=user("break"), stream=True)
+            texts: list[str] = []
+            with pytest.raises(openai.APIError):  # noqa: PT012
+                async for chunk in stream:
+                    texts.append(chunk.choices[0].delta.content or "")
+            assert "".join(texts) == "one two"
 
-    async def test_request_errors(self, tmp_path: Path) -> None:
+    async def test_request_errors(self, shared: Shared) -> None:
         """What is wrong with a request is a BadRequestError that names the field; unknown models are NotFound."""
-        async with client_of(tmp_path) as (client, _):
-            create = client.chat.completions.create
-            with pytest.raises(openai.NotFoundError) as missing:
-                await create(model="nope", messages=user("Hi"))
-            assert missing.value.code == "model_not_found"
-            with pytest.raises(openai.NotFoundError):
-                await create(model="agent/nope", messages=user("Hi"))
-            for fields, param in (
-                ({"temperature": 9}, "temperature"),
-                ({"n": 2}, "n"),
-                ({"extra_body": {"tempratur": 1}}, "tempratur"),
-                ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
-                ({"response_format": {"type": "xml"}}, "response_format.type"),
-            ):
-                with pytest.raises(openai.BadRequestError) as wrong:
-                    await create(model="scripted", messages=user("Hi"), **fields)
-                assert wrong.value.param == param, fields
+        client = shared[0]
+        create = client.chat.completions.create
+        with pytest.raises(openai.NotFoundError) as missing:
+            await create(model="nope", messages=user("Hi"))
+        assert missing.value.code == "model_not_found"
+        with pytest.raises(openai.NotFoundError):
+            await create(model="agent/nope", messages=user("Hi"))
+        for fields, param in (
+            ({"temperature": 9}, "temperature"),
+            ({"n": 2}, "n"),
+            ({"extra_body": {"tempratur": 1}}, "tempratur"),
+            ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
+            ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ):
+            with pytest.raises(openai.BadRequestError) as wrong:
+                await create(model="scripted", messages=user("Hi"), **fields)
+            assert wrong.value.param == param, fields
 
     async def test_keys(self, tmp_path: Path) -> None:
         """A wrong key is an AuthenticationError; with the right one it works."""
@@ -259,43 +267,43 @@ class TestErrors:
 
 
 class TestResponses:
-    async def test_server_side_loop(self, tmp_path: Path) -> None:
+    async def test_server_side_loop(self, shared: Shared) -> None:
         """An agent's tools run on the server: the response has the call with its result, and the answer."""
-        async with client_of(tmp_path) as (client, _):
-            response = await client.responses.create(model="agent/default", input="the sum?")
-            assert response.status == "completed"
-            assert [item.type for item in response.output] == ["mcp_call", "message"]
-            assert response.output[0].output == "42"
-            assert response.output_text == "It is 42."
-            assert response.usage.total_tokens > 0
-            again = await client.responses.retrieve(response.id)
-            assert again.output_text == response.output_text
+        client = shared[0]
+        response = await client.responses.create(model="agent/default", input="the sum?")
+        assert response.status == "completed"
+        assert [item.type for item in response.output] == ["mcp_call", "message"]
+        assert response.output[0].output == "42"
+        assert response.output_text == "It is 42."
+        assert response.usage.total_tokens > 0
+        again = await client.responses.retrieve(response.id)
+        assert again.output_text == response.output_text
 
-    async def test_required_fields_are_never_null(self, tmp_path: Path) -> None:
+    async def test_required_fields_are_never_null(self, shared: Shared) -> None:
         """Fields that strict clients take for required have values."""
-        async with client_of(tmp_path) as (client, server):
-            answer = (await post(server, "/v1/responses", {"model": "scripted", "input": "Hi"})).json()
-            for name in (
-                *("presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "top_p", "tool_choice"),
-                *("truncation", "background", "service_tier", "tools", "text", "store", "parallel_tool_calls"),
-            ):
-                assert answer[name] is not None, name
+        server = shared[1]
+        answer = (await post(server, "/v1/responses", {"model": "scripted", "input": "Hi"})).json()
+        for name in (
+            *("presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "top_p", "tool_choice"),
+            *("truncation", "background", "service_tier", "tools", "text", "store", "parallel_tool_calls"),
+        ):
+            assert answer[name] is not None, name
 
-    async def test_stream_events_in_order(self, tmp_path: Path) -> None:
+    async def test_stream_events_in_order(self, shared: Shared) -> None:
         """Events open and close every item, count from 0, and end with the whole response."""
-        async with client_of(tmp_path) as (client, _):
-            stream = await client.responses.create(model="agent/default", input="the sum?", stream=True)
-            events = [event async for event in stream]
-            kinds = [event.type for event in events]
-            assert [event.sequence_number for event in events] == list(range(len(events)))
-            assert kinds[:2] == ["response.created", "response.in_progress"]
-            assert kinds[-1] == "response.completed"
-            assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done") == 2
-            assert "response.mcp_call.completed" in kinds
-            text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-            assert text == events[-1].response.output_text == "It is 42."
-            stored = await client.responses.retrieve(events[-1].response.id)
-            assert stored.output == events[-1].response.output
+        client = shared[0]
+        stream = await client.responses.create(model="agent/default", input="the sum?", stream=True)
+        events = [event async for event in stream]
+        kinds = [event.type for event in events]
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        assert kinds[:2] == ["response.created", "response.in_progress"]
+        assert kinds[-1] == "response.completed"
+        assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done") == 2
+        assert "response.mcp_call.completed" in kinds
+        text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+        assert text == events[-1].response.output_text == "It is 42."
+        stored = await client.responses.retrieve(events[-1].response.id)
+        assert stored.output == events[-1].response.output
 
     async def test_conversation_goes_on(self, tmp_path: Path) -> None:
         """previous_response_id brings the earlier messages, with a function's output too."""
@@ -313,42 +321,42 @@ class TestResponses:
             assert second.output_text == "It is sunny in Rome."
             assert [m.role for m in backend.requests[-1].messages] == ["user", "assistant", "tool"]
 
-    async def test_failure_and_limits(self, tmp_path: Path) -> None:
+    async def test_failure_and_limits(self, shared: Shared) -> None:
         """No model at all is a status; a failure in mid-stream is response.failed; a cut answer is incomplete."""
-        async with client_of(tmp_path) as (client, _):
-            with pytest.raises(openai.InternalServerError):
-                await client.responses.create(model="scripted", input="down")
-            stream = await client.responses.create(model="scripted", input="break", stream=True)
-            assert [event.type async for event in stream][-1] == "response.failed"
-            cut = await client.responses.create(model="scripted", input="Hi", max_output_tokens=1)
-            assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+        client = shared[0]
+        with pytest.raises(openai.InternalServerError):
+            await client.responses.create(model="scripted", input="down")
+        stream = await client.responses.create(model="scripted", input="break", stream=True)
+        assert [event.type async for event in stream][-1] == "response.failed"
+        cut = await client.responses.create(model="scripted", input="Hi", max_output_tokens=1)
+        assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 
-    async def test_deletion(self, tmp_path: Path) -> None:
+    async def test_deletion(self, shared: Shared) -> None:
         """A deleted response is gone."""
-        async with client_of(tmp_path) as (client, _):
-            response = await client.responses.create(model="scripted", input="Hi")
-            await client.responses.delete(response.id)
-            with pytest.raises(openai.NotFoundError):
-                await client.responses.retrieve(response.id)
+        client = shared[0]
+        response = await client.responses.create(model="scripted", input="Hi")
+        await client.responses.delete(response.id)
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(response.id)
 
 
 class TestOthers:
-    async def test_models(self, tmp_path: Path) -> None:
+    async def test_models(self, shared: Shared) -> None:
         """The backend's models and the agents are listed and can be asked for."""
-        async with client_of(tmp_path) as (client, _):
-            assert [model.id async for model in client.models.list()] == ["scripted", "agent/default"]
-            assert (await client.models.retrieve("agent/default")).owned_by == "agent-loop"
-            with pytest.raises(openai.NotFoundError):
-                await client.models.retrieve("nope")
+        client = shared[0]
+        assert [model.id async for model in client.models.list()] == ["scripted", "agent/default"]
+        assert (await client.models.retrieve("agent/default")).owned_by == "agent-loop"
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve("nope")
 
-    async def test_embeddings(self, tmp_path: Path) -> None:
+    async def test_embeddings(self, shared: Shared) -> None:
         """Vectors come in the order of the inputs, as floats and in the client's own base64 form alike."""
-        async with client_of(tmp_path) as (client, _):
-            packed = await client.embeddings.create(model="scripted", input=["a", "b", "a"])
-            plain = await client.embeddings.create(model="scripted", input=["a", "b", "a"], encoding_format="float")
-            assert packed.data[0].embedding == packed.data[2].embedding != packed.data[1].embedding
-            assert packed.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-6)
-            assert packed.usage.total_tokens > 0
+        client = shared[0]
+        packed = await client.embeddings.create(model="scripted", input=["a", "b", "a"])
+        plain = await client.embeddings.create(model="scripted", input=["a", "b", "a"], encoding_format="float")
+        assert packed.data[0].embedding == packed.data[2].embedding != packed.data[1].embedding
+        assert packed.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-6)
+        assert packed.usage.total_tokens > 0
 
 
 async def post(server: Serving, path: str, body: dict[str, Any]) -> Any:
