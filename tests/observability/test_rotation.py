@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observability.rotation import RotatingLines
@@ -13,6 +13,7 @@ from observability.rotation import RotatingLines
 pytestmark = pytest.mark.in_image
 
 
+@settings(deadline=None)
 @given(lines=st.lists(st.text("ab", max_size=30), max_size=60))
 def test_the_newest_lines_are_kept_whole_and_in_order(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str]
