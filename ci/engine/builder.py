@@ -26,7 +26,7 @@ from .dockerfile import Context
 from .errors import BuildFailed, EngineError, ExecError, FieldError
 from .execs import Tools, find_tools, read_results, write_tools
 from .fs import Fs, Held, names_to_ids, plain
-from .lowering import Lowering
+from .lowering import NOTHING, Lowering
 from .needs import DockerBuild, Listing, Look, Need, Outcome, Pull, Ship, Solve
 from .secrets import Secret, scrub
 from .steps import Result
@@ -148,9 +148,9 @@ class Builder:
         for need in needs:
             match need:
                 case Outcome():
-                    parts.append((lowering.outcome(need.step), "/r/"))
+                    parts.append((lowering.outcome(need.step), "/.al-r/"))
                 case Solve():
-                    parts.append((lowering.empty([lowering.target(need.fs)]), "/done/"))
+                    parts.append((lowering.target(need.fs), NOTHING))
                 case Pull() if not clean(need.path):
                     parts.append((lowering.target(need.fs), "/"))
                 case Look() | Listing() | Pull():
@@ -242,7 +242,7 @@ class Builder:
         lowering = self.lowering()
         name = lowering.left(step, uuid4().hex)
         try:
-            tree = self.collect(lowering, lowering.collect([(name, "/r/")]))
+            tree = self.collect(lowering, lowering.collect([(name, "/.al-r/")]))
         except BuildFailed as failed:
             return FieldError(failed.reason, lazy=True)
         found = {p.rpartition("/")[2]: e.blob.read() for p, e in tree.entries.items() if e.kind == "file"}

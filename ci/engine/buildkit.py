@@ -85,7 +85,8 @@ class BuildKit:
         file = job.folder.parent / f"Dockerfile.{number}"
         file.write_text(job.dockerfile)
         metadata = job.folder.parent / f"metadata.{number}.json"
-        words = [*self._program(), "build", "--progress", "plain", "--file", str(file), "--target", job.target]
+        words = [*self._program(), "build", "--progress", "plain", "--file", str(file)]
+        words += ["--target", job.target] if job.target else []
         words += ["--output", job.output, "--metadata-file", str(metadata), "--build-arg", HOSTNAME]
         if self.builder:
             words += ["--builder", self.builder]

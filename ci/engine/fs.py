@@ -259,7 +259,7 @@ class Remove(Fs):
             if not where:
                 raise FieldError(f"unlinkat {ENGINE_ROOT}: device or resource busy", lazy=True)
             if GLOB.search(where):
-                match = pattern(where)
+                match = name_pattern(where)
                 gone |= {p for p in tree.entries if p and match.match(p)}
                 continue
             try:
@@ -269,10 +269,10 @@ class Remove(Fs):
         return tree.without(gone)
 
 
-def pattern(text: str) -> re.Pattern[str]:
-    """A pattern's expression, or the error of a bad one."""
+def name_pattern(text: str) -> re.Pattern[str]:
+    """A pattern as the shell has it for removing: `**` is no more than `*`. Raises FieldError."""
     try:
-        return patterns.expression(text)
+        return patterns.expression(re.sub(r"\*+", "*", text))
     except patterns.BadPattern as bad:
         raise FieldError(str(bad), lazy=True) from None
 

@@ -33,7 +33,7 @@ from .fs import (
     Sub,
     file_at,
     folder_at,
-    pattern,
+    name_pattern,
     plain,
 )
 from .tree import Blob, Entry, Tree, clean
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 
 TOOLS = "--mount=type=bind,source=tools,target=/.al/bin"
 EDIT = f'RUN --network=none {TOOLS} ["/.al/bin/busybox", "sh", "/.al/bin/edit.sh", '
+OUTBOX = "outbox"
+NOTHING = "/.al-non[e]"
+"""A pattern that matches nothing: copying it makes a stage be built and brings nothing."""
 GPU = (
     "GPU steps need a BuildKit with CDI devices (0.20 or later). "
     "Train with 'make train-gemma-2b', or on a Dagger engine with GPUs: 'dagger call train --gpu'."
@@ -137,12 +140,16 @@ class Lowering:
         return stage.name
 
     def outcome(self, step: Step) -> str:
-        """A stage whose folder `/r` holds a step's results."""
+        """A stage whose folder `/.al-r` holds a step's results.
+
+        It continues from the step's own stage, which orders the two without hashing any content. The cache mount's
+        id is an argument too: BuildKit leaves it out of what tells steps apart.
+        """
         ran = Ran(step)
-        after = self.target(ran)
-        stage = Stage(self._name("results"), "scratch")
-        order = mount(type="bind", from_=after, source="/", target="/.al/after")
-        stage.lines.append(f"RUN --network=none {TOOLS} {order} {self._out(step)} {_edit('', 'results')}")
+        stage = Stage(self._name("results"), self.target(ran))
+        if self._states[ran.key].user:
+            stage.lines.append("USER 0:0")
+        stage.lines.append(f"RUN --network=none {TOOLS} {self._out(step)} {_edit('', 'results', self._id(step))}")
         self.stages.append(stage)
         return stage.name
 
@@ -155,16 +162,15 @@ class Lowering:
 
     def probe(self, fs: Fs, asks: Sequence[str]) -> str:
         """A stage whose folder `/.al-answers` has the answers of `tools/probe.sh`."""
-        base = self.target(fs)
-        stage = Stage(self._name("probe"), base)
+        source = self.target(fs)
+        stage = Stage(self._name("probe"), "scratch")
         text = "".join(f"{a}\n" for a in asks)
         at = f"asks/{_short(text)}"
         self.files[at] = Tree({"asks": Entry("file", 0o644, blob=Blob.of(text.encode()))})
-        if self._states.get(fs.key, State()).user not in ("", "0", "root"):
-            stage.lines.append("USER 0:0")
         asked = mount(type="bind", source=at, target="/.al/step")
+        seen = mount(type="bind", from_=source, source="/", target="/.al/root")
         stage.lines.append(
-            f'RUN --network=none {TOOLS} {asked} ["/.al/bin/busybox", "sh", "/.al/bin/probe.sh"]'
+            f'RUN --network=none {TOOLS} {asked} {seen} ["/.al/bin/busybox", "sh", "/.al/bin/probe.sh"]'
         )
         self.stages.append(stage)
         return stage.name
@@ -173,19 +179,8 @@ class Lowering:
         """The last stage: `parts` are stages and the folder of each that is wanted, laid into /0, /1, ..."""
         stage = Stage(self._name("answers"), "scratch")
         for number, (name, folder) in enumerate(parts):
-            stage.lines.append(f"COPY --from={name} {paths(folder, f'/{number}/')}")
-        self.stages.append(stage)
-        return stage.name
-
-    def empty(self, after: Sequence[str]) -> str:
-        """A stage that is empty but needs others to be built."""
-        stage = Stage(self._name("done"), "scratch")
-        at = self._empty_folder(0o755)
-        for number, name in enumerate(after):
-            order = mount(type="bind", from_=name, source="/", target="/.al/after")
-            command = f'["/.al/bin/busybox", "mkdir", "-p", "/{number}"]'
-            stage.lines.append(f"RUN --network=none {TOOLS} {order} {command}")
-        stage.lines.append(f"COPY {paths(at, '/done/')}")
+            source = words([NOTHING, f"/{number}/"]) if folder == NOTHING else paths(folder, f"/{number}/")
+            stage.lines.append(f"COPY --from={name} {source}")
         self.stages.append(stage)
         return stage.name
 
@@ -309,11 +304,15 @@ class Lowering:
         match fs:
             case Make():
                 at = self._file(fs)
-                lines.append(f"COPY {_flags(fs.owner)}{paths(at, '/' + fs.path)}")
+                lines += self._parents(fs.path, fs.owner)
+                lines.append(f"COPY {_flags(self._owner(fs.base, fs.owner))}{paths(at, '/' + fs.path)}")
             case MakeDir():
                 if fs.path:
-                    lines.append(f"COPY {paths(self._empty_folder(fs.mode), _folder(fs.path))}")
+                    at = f"files/{_short(f'{fs.mode} {fs.path}')}"
+                    self.files[at] = Tree({posixpath.basename(fs.path): Entry("dir", fs.mode)})
+                    lines.append(f"COPY {paths(at + '/', _folder(posixpath.dirname(fs.path)))}")
             case Copy():
+                lines += self._parents(clean(fs.path), fs.owner)
                 lines.append(self._copy(fs))
             case Remove():
                 gone = [_removal(p) for p in fs.paths]
@@ -329,7 +328,7 @@ class Lowering:
                 lines += self._edit(stage, state, scratch, ["stamp", str(fs.seconds)], said)
                 state = self._after_edit(state, scratch)
             case Own():
-                owner = fs.owner if ":" in fs.owner or not fs.owner.isdigit() else f"{fs.owner}:{fs.owner}"
+                owner = self._owner(fs.base, fs.owner)
                 said = f"chown -R -h {owner} {shlex.quote('/' + clean(fs.path))}"
                 lines += self._edit(stage, state, scratch, ["own", owner, f"/{clean(fs.path)}"], said)
                 state = self._after_edit(state, scratch)
@@ -340,6 +339,11 @@ class Lowering:
             stage.lines += lines
         self._states[fs.key] = state
         return stage
+
+    def _parents(self, path: str, owner: str) -> list[str]:
+        """COPY gives folders that it makes on the way to the owner; they are root's, so they are made before."""
+        above = posixpath.dirname(path.rstrip("/"))
+        return [f"COPY {paths(self._empty_folder(0o755), _folder(above))}"] if owner and above else []
 
     def _rooted(self, fs: Fs) -> bool:
         """Whether a file system is an image's root, where a step may run without leaving mount points behind."""
@@ -436,7 +440,7 @@ class Lowering:
             path = path if path.endswith("/") else path + "/"
         mode = fs.mode if fs.lone or fs.within == "directory" else None
         origin = f"--from={source} " if source else ""
-        return f"COPY {origin}{_flags(fs.owner, mode)}{paths(path, target)}"
+        return f"COPY {origin}{_flags(self._owner(fs.base, fs.owner), mode)}{paths(path, target)}"
 
     # Steps
 
@@ -479,13 +483,20 @@ class Lowering:
             handle = f"volatile-{step.key[:16]}"
             self.secrets[handle] = execs.volatile_file(step)
             options.append(mount(type="secret", id=handle, target="/.al/volatile", mode="0444"))
-        command = '["/.al/bin/busybox", "sh", "/.al/bin/exec.sh"]'
+        command = words(["/.al/bin/busybox", "sh", "/.al/bin/exec.sh", self._id(step)])
         return f"RUN {' '.join(dict.fromkeys(options))} {command}"
 
+    def _id(self, step: Step) -> str:
+        return execs.cache_id(step, self.again.get(step.key, 0))
+
     def _out(self, step: Step) -> str:
-        return mount(
-            type="cache", id=execs.cache_id(step, self.again.get(step.key, 0)), target=execs.OUT, mode="0777"
-        )
+        """The cache mount of a step's results. Its folder comes from a stage: what `mode=` asks for is cut by the
+        daemon's umask, and the step's user must be able to write."""
+        if OUTBOX not in (s.name for s in self.stages):
+            folder = posixpath.dirname(self._empty_folder(0o777).rstrip("/"))
+            stage = Stage(OUTBOX, "scratch", [f"COPY {paths(folder + '/', '/')}"])
+            self.stages.insert(0, stage)
+        return mount(type="cache", id=self._id(step), target=execs.OUT, from_=OUTBOX, source="/d")
 
     def _mount(self, step: Step, mounted: Mount) -> str:
         match mounted:
@@ -542,14 +553,19 @@ class Lowering:
 
     def _owned(self, base: Fs, source: str, path: str, owner: str, lone: bool) -> tuple[str, str]:
         """A copy of a folder or file that belongs to somebody, by the names of `base`."""
-        stage = self._new("scratch" if base.static else self._refs[base.key].name, word="own")
-        if base.static and not re.fullmatch(r"\d+(:\d+)?", owner):
-            uid, gid = self._ids(base, owner)
-            owner = f"{uid}:{gid}"
+        stage = self._new("scratch" if base.static or not self.plain else self._refs[base.key].name, word="own")
+        owner = self._owner(base, owner)
         origin = f"--from={source} " if source else ""
         target = "/.al-own/file" if lone else "/.al-own/"
         stage.lines.append(f"COPY {origin}{_flags(owner)}{paths(path, target)}")
         return stage.name, target.rstrip("/")
+
+    def _owner(self, base: Fs, owner: str) -> str:
+        """`user[:group]` for COPY, which takes names that nobody has without a word: they become numbers here."""
+        if not owner or (self.plain and self.owners is None):
+            return owner
+        uid, gid = self._ids(base, owner)
+        return f"{uid}:{gid}"
 
     def _ids(self, base: Fs, owner: str) -> tuple[int, int]:
         user, _, group = owner.partition(":")
@@ -571,13 +587,19 @@ class Lowering:
         source, path = self._source(mounted.fs, mounted.source_path, mounted.lone)
         if mounted.owner:
             source, path = self._owned(step.base, source, path, mounted.owner, mounted.lone)
+        ran = Ran(step)
+        left = self._new(self._refs[ran.key].name, word="left")
+        if self._states[ran.key].user:
+            left.lines.append("USER 0:0")
+        told = _edit("", "left", str(fs.index), self._id(step))
+        left.lines.append(f"RUN --network=none {TOOLS} {self._out(step)} {told}")
         work = self._new(word="edit")
         origin = f"--from={source} " if source else ""
-        work.lines.append(f"COPY {origin}{paths(path, '/r/file' if mounted.lone else '/r/')}")
-        order = mount(type="bind", from_=self._refs[Ran(step).key].name, source="/", target="/.al/after")
-        work.lines.append(
-            f"RUN --network=none {TOOLS} {order} {self._out(step)} {_edit('/r', 'mount', str(fs.index))}"
-        )
+        work.lines += [
+            f"COPY {origin}{paths(path, '/r/file' if mounted.lone else '/r/')}",
+            f"COPY --from={left.name} {paths('/.al-left/', '/left/')}",
+            f"RUN --network=none {TOOLS} {_edit('/r', 'mount')}",
+        ]
         stage = self._new()
         stage.lines.append(f"COPY --from={work.name} {paths('/r/', '/')}")
         return stage
@@ -679,7 +701,7 @@ def _removal(path: str) -> str:
         raise FieldError("unlinkat /: device or resource busy", lazy=True)
     if not GLOB.search(where):
         return f"/{where}"
-    return "~" + pattern(where).pattern.replace("(?:", "(").replace("\\-", "-")
+    return "~" + name_pattern(where).pattern.replace("\\-", "-")
 
 
 def _plain_remove(removed: tuple[str, ...]) -> str:

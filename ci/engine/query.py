@@ -7,6 +7,7 @@ more than running the query. Messages and statuses are those of a 0.21.8 engine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,8 @@ def prepare(schema: Schema, text: str, variables: Mapping[str, Any] | None, name
         document = parse(text) if text.strip() else None
     except GraphQLSyntaxError as error:
         message = error.message.removeprefix("Syntax Error: ").removesuffix(".")
+        message = re.sub(r"\b(Name|Int|Float|String) '([^']*)'", r'\1 "\2"', message)
+        message = re.sub(r"'([^']*)'", r"\1", message)
         where = [{"line": at.line, "column": at.column} for at in error.locations or []]
         raise RequestError([_error(message, where, "GRAPHQL_PARSE_FAILED")], 422) from None
     operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)] if document else []

@@ -33,9 +33,12 @@ def folder(ctx: Call, directory: Directory, *, contents: bool = True, depth: int
         raise directory.refused
     shown = directory.shown or directory.path
     if directory.fs.static:
-        return folder_at(known(ctx, directory.fs), directory.path, shown)
+        tree = known(ctx, directory.fs)
+        for path, name in directory.above:
+            folder_at(tree, path, name)
+        return folder_at(tree, directory.path, shown)
     if contents:
-        tree: Tree = (yield [Pull(directory.fs, directory.path)])[0]
+        tree = (yield [Pull(directory.fs, directory.path)])[0]
     else:
         tree = (yield [Listing(directory.fs, directory.path, depth)])[0]
     if "" not in tree.entries or tree.entries[""].kind != "dir":
@@ -88,12 +91,10 @@ def within(fs: Fs, path: str) -> Fs:
 
 def subdirectory(directory: Directory, path: str) -> Directory:
     """A folder below a directory."""
-    at = clean(path)
-    name = f"{posixpath.basename(at)}/" if at else directory_name(directory)
-    if directory.fs.static:
-        return Directory(within(directory.fs, directory.path), at, path or ".", directory.refused, name)
-    joined = posixpath.join(directory.path, at) if at else directory.path
-    return Directory(directory.fs, joined, path or directory.shown, directory.refused, name)
+    at = clean(posixpath.join(directory.path, path.lstrip("/")))
+    name = f"{posixpath.basename(at)}/" if at else "/"
+    above = (*directory.above, (directory.path, directory.shown or directory.path)) if directory.path else ()
+    return Directory(directory.fs, at, path or directory.shown, directory.refused, name, above)
 
 
 def directory_name(directory: Directory) -> str:

@@ -46,7 +46,7 @@ def ship(builder: Builder, need: Ship) -> str:
     """Build an image and bring it where it shall go; its digest. Raises FieldError and what builds raise."""
     containers = [need.container, *need.variants] if _holds(need.container) or not need.variants else list(need.variants)
     containers = [replace(c, fs=builder.resolve(c.fs)) for c in containers]
-    if len(containers) == 1 and need.how != "file" and not _needs_rewriting(containers[0]):
+    if len(containers) == 1 and need.how == "push" and not _needs_rewriting(containers[0]):
         return _direct(builder, need, containers[0])
     folders = [_layout(builder, need, c) for c in containers]
     image = Archive.of(folders, containers, OCI[need.media_types])
@@ -91,6 +91,9 @@ def _options(builder: Builder, need: Ship, container: Container) -> str:
     words = ["rewrite-timestamp=true", f"oci-mediatypes={str(OCI[need.media_types]).lower()}"]
     if need.compression:
         words += [f"compression={COMPRESSIONS[need.compression.lower()]}", "force-compression=true"]
+    elif need.how == "store":
+        # An image that stays on this machine is unpacked at once: compressing it would only cost time.
+        words += ["compression=uncompressed", "force-compression=true"]
     return ",".join(words)
 
 
@@ -106,18 +109,14 @@ def _run(builder: Builder, need: Ship, container: Container, output: str, **more
 
 
 def _direct(builder: Builder, need: Ship, container: Container) -> str:
-    """Let BuildKit bring the image there itself, without a detour over this machine."""
+    """Let BuildKit push the image itself, without a detour over this machine."""
     options = _options(builder, need, container)
-    if need.how == "store":
-        kind = "image,unpack=true" if builder.session.options.builder is None else "docker"
-        metadata = _run(builder, need, container, f"type={kind},name={need.target},{options}")
-    else:
-        more: dict[str, Any] = {"config": _login(builder, container)}
-        if builder.session.options.provenance:
-            session = builder.session.options
-            caches = [f"--cache-to={c}" for c in session.cache_to] + [f"--cache-from={c}" for c in session.cache_from]
-            more["options"] = (*caches, "--provenance=mode=max")
-        metadata = _run(builder, need, container, f"type=image,name={need.target},push=true,{options}", **more)
+    more: dict[str, Any] = {"config": _login(builder, container)}
+    if builder.session.options.provenance:
+        session = builder.session.options
+        caches = [f"--cache-to={c}" for c in session.cache_to] + [f"--cache-from={c}" for c in session.cache_from]
+        more["options"] = (*caches, "--provenance=mode=max")
+    metadata = _run(builder, need, container, f"type=image,name={need.target},push=true,{options}", **more)
     return str(metadata.get("containerimage.digest", ""))
 
 
@@ -357,14 +356,13 @@ def docker_build(builder: Builder, need: DockerBuild) -> Container:
         )
     if not text.strip():
         raise FieldError("failed to convert Dockerfile to LLB: the Dockerfile cannot be empty")
-    target = need.target or _last_stage(text)
     folder = builder.context(Context(f"dockerfile-{tree.key[:12]}", tree))
     layout = builder.session.scratch / f"built-{len(list(builder.session.scratch.glob('built-*')))}"
     contexts = _bases(builder, text, need.platform)
     secrets = {s.label or s.handle: builder.session.secrets.plaintext(s) for s in need.secrets}
     job = Job(
         _without_syntax(text),
-        target,
+        need.target,
         Path(folder),
         contexts=contexts,
         secrets=secrets,
@@ -387,12 +385,6 @@ def docker_build(builder: Builder, need: DockerBuild) -> Container:
     image = Image(found.reference, need.platform, found.context)
     builder.session.images.keep(image, found)
     return configured(Container(need.platform, fs=image), found.config)
-
-
-def _last_stage(text: str) -> str:
-    """The name or number of a Dockerfile's last stage: what is built without a target."""
-    stages = re.findall(r"(?im)^\s*FROM\s+(?:--\S+\s+)*\S+(?:[ \t]+AS[ \t]+(\S+))?", text)
-    return (stages[-1] or str(len(stages) - 1)) if stages else "0"
 
 
 def _without_syntax(text: str) -> str:

@@ -162,7 +162,7 @@ class Tree:
             return self
         start = f"{path}/"
         found = {p[len(start) :]: e for p, e in self.entries.items() if p.startswith(start)}
-        return Tree(found | {"": self.entries[path]})
+        return Tree(found | {"": self.entries.get(path, ROOT_ENTRY)})
 
     def text(self, path: str) -> str | None:
         """A file's text, or None where there is none."""

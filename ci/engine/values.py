@@ -40,6 +40,8 @@ class Directory:
     refused: FieldError | None = None
     """Why it cannot be read, known before any build (it lies in a cache, say)."""
     name: str = "/"
+    above: tuple[tuple[str, str], ...] = ()
+    """Folders that were gone through, each with its path as shown: the first that is missing is the error."""
 
 
 @dataclass(frozen=True)

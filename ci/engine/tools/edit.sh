@@ -39,16 +39,20 @@ case $1 in
     owners) # list of "uid:gid path"
         while IFS=' ' read -r who path; do $bb chown -h "$who" "$root/$path"; done <"$2"
         ;;
-    mount) # index: what a step left in a mount replaces what is here
-        if [ -e "/.al/out/m$2" ]; then
+    left) # index: what a step left in a mount, copied out of its cache mount
+        $bb mkdir -p /.al-left
+        [ ! -e "/.al/out/m$2" ] || $bb cp -a "/.al/out/m$2" /.al-left/m
+        ;;
+    mount) # that replaces what is here
+        if [ -e /left/m ]; then
             $bb rm -rf "$root"/* "$root"/.[!.]* "$root"/..?*
-            $bb cp -a "/.al/out/m$2/." "$root/"
+            $bb cp -a /left/m/. "$root/"
         fi
         ;;
     results) # what a step printed, copied out of its cache mount
-        $bb mkdir -p /r
+        $bb mkdir -p /.al-r
         for name in code stdout stderr combined refused; do
-            [ -e "/.al/out/$name" ] && $bb cp "/.al/out/$name" "/r/$name"
+            [ -e "/.al/out/$name" ] && $bb cp "/.al/out/$name" "/.al-r/$name"
         done
         exit 0
         ;;

@@ -1,56 +1,77 @@
-# Looks at paths of a file system. /.al/step/asks has one question a line; each answer goes to /.al-answers.
+# Looks at paths of a file system that is mounted at /.al/root. /.al/step/asks has one question a line; each answer
+# goes to /.al-answers under its number.
 #
-#   <n> look <path>       stat of what the path leads to
-#   <n> lstat <path>      stat of the path itself
-#   <n> list <depth> <path>   stat of everything below
-#   <n> pull <path>       everything below, as a tar file; a lone file as "file"
+#   <n> look <path>           stat of what the path leads to
+#   <n> lstat <path>          stat of the path itself
+#   <n> list <depth> <path>   stat of everything below (depth 0: however deep)
+#   <n> pull <path>           everything below, as a tar file; a lone file as it is
+#
+# Links are followed as if /.al/root were the root: nothing outside of it is ever read.
 
 bb=/.al/bin/busybox
+root=/.al/root
 to=/.al-answers
 format='%f|%s|%u|%g|%Y|'
+
+resolve() { # path, whether to follow a link at its end: sets real (without root)
+    todo=${1#/} real='' hops=0
+    while [ -n "$todo" ]; do
+        part=${todo%%/*}
+        case $todo in */*) todo=${todo#*/} ;; *) todo='' ;; esac
+        case $part in
+            '' | .) continue ;;
+            ..) real=${real%/*}; continue ;;
+        esac
+        if [ -h "$root$real/$part" ] && { [ -n "$todo" ] || [ "$2" = yes ]; }; then
+            hops=$((hops + 1))
+            [ $hops -le 40 ] || return 1
+            target=$($bb readlink "$root$real/$part")
+            case $target in /*) real='' ;; esac
+            todo=$target${todo:+/$todo}
+            continue
+        fi
+        [ -e "$root$real/$part" ] || [ -h "$root$real/$part" ] || return 1
+        real=$real/$part
+    done
+}
 
 $bb mkdir -p $to
 while IFS=' ' read -r number ask rest; do
     path=${rest#* }
     case $ask in
         look)
-            real=$($bb realpath "$rest" 2>/dev/null) && [ -e "$real" ] &&
-                { $bb stat -c "$format%n" "$real" | $bb head -n 1; } >$to/$number
+            resolve "$rest" yes && $bb stat -c "$format${real:-/}" "$root$real" >$to/$number
             ;;
         lstat)
-            if [ -e "$rest" ] || [ -h "$rest" ]; then
-                folder=$($bb realpath "${rest%/*}/" 2>/dev/null)
-                { $bb stat -c "$format${folder%/}/${rest##*/}" "$rest"; $bb readlink "$rest"; } >$to/$number
-            fi
+            resolve "$rest" no && {
+                $bb stat -c "$format${real:-/}" "$root$real"
+                [ ! -h "$root$real" ] || $bb readlink "$root$real"
+            } >$to/$number
             ;;
         list)
-            real=$($bb realpath "$path" 2>/dev/null) && [ -e "$real" ] && {
+            resolve "$path" yes && {
                 depth=${rest%% *}
-                cd "$real" 2>/dev/null || cd /
-                if [ -d "$real" ]; then
+                if [ -d "$root$real" ]; then
+                    cd "$root$real/" || exit 1
                     set --
                     [ "$depth" = 0 ] || set -- -maxdepth "$depth"
-                    # what the build itself mounts is listed as the folder it is, and our own not at all
-                    [ "$real" != / ] || set -- "$@" -xdev ! -path './proc/*' ! -path './sys/*' ! -path './dev/*' \
-                        ! -path './.al' ! -path './.al/*' ! -path './.al-answers' ! -path './.al-answers/*'
                     $bb find . "$@" -exec $bb stat -c "$format%n" {} + >$to/$number
                     $bb find . "$@" -type l -exec $bb sh -c '
                         for link; do echo "$link"; /.al/bin/busybox readlink "$link"; done' sh {} + >$to/$number.links
+                    cd /
                 else
-                    $bb stat -c "$format." "$real" >$to/$number
+                    $bb stat -c "$format." "$root$real" >$to/$number
                 fi
-                cd /
             }
             ;;
         pull)
-            real=$($bb realpath "$rest" 2>/dev/null) && [ -e "$real" ] && {
-                if [ -d "$real" ]; then
-                    cd "$real" && $bb tar cf $to/$number .
+            resolve "$rest" yes && {
+                if [ -d "$root$real" ]; then
+                    $bb tar cf $to/$number -C "$root$real/" .
                 else
-                    $bb stat -c "$format." "$real" >$to/$number.file
-                    $bb cp "$real" $to/$number
+                    $bb stat -c "$format." "$root$real" >$to/$number.file
+                    $bb cp "$root$real" $to/$number
                 fi
-                cd /
             }
             ;;
     esac
