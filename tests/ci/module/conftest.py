@@ -25,7 +25,7 @@ RELEASE = Release("0" * 40, "2026-01-02T03:04:05Z", "1.2.3")
 READ = ["service", "trainer", "observability", "requirements"]
 """What the stages name of the repository; the whole of it would only take time to read."""
 
-Make = Callable[[dagger.Directory], dagger.Container]
+Make = Callable[[dagger.Directory], dagger.Container | dagger.Directory | dagger.File]
 
 STAGES: dict[str, Make] = {
     "builder": lambda source: stages.builder(source, "service"),
