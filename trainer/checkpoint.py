@@ -20,7 +20,7 @@ import os
 import platform
 import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -217,7 +217,7 @@ def random_state() -> dict[str, Any]:
     import numpy as np
     import torch
 
-    legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - a library may draw from it
+    legacy: Any = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
         "numpy": (str(legacy[0]), legacy[1].tolist(), int(legacy[2]), int(legacy[3]), float(legacy[4])),
@@ -234,14 +234,14 @@ def set_random_state(saved: Mapping[str, Any]) -> None:
     version, internal, gauss = saved["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = saved["numpy"]
-    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(saved["torch"])
     if saved["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(saved["cuda"])
 
 
 @contextmanager
-def _whole_or_nothing(root: Path, name: str) -> Iterator[Path]:
+def _whole_or_nothing(root: Path, name: str) -> Generator[Path]:
     """A folder to fill; at the end it gets its manifest, is synced and takes its name in one rename."""
     temporary = root / f".unfinished-{name}-{os.getpid()}"
     try:

@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -183,7 +183,7 @@ def train_logs(
     try:
         while True:
             entries = list(_log_lines(folder))
-            for entry in entries[max(shown, len(entries) - lines if not shown else shown) :]:
+            for entry in entries[shown or max(0, len(entries) - lines) :]:
                 typer.echo(entry)
             shown = len(entries)
             current = status.read(folder)
@@ -296,7 +296,7 @@ def _check_name(run: Path) -> None:
 
 
 @contextmanager
-def _failures_of(run: Path) -> Iterator[None]:
+def _failures_of(run: Path) -> Generator[None]:
     """Leave a failure's reason in the run's folder too."""
     from .errors import RunBusy
 

@@ -31,16 +31,16 @@ class ModelConfig(_Section):
     """Which base model, and in what precision it computes. Weights are always NF4, doubly quantised."""
 
     id: str = Field(min_length=1, description="preset, id on the hub, or folder")
-    revision: str | None = Field(None, description="branch, tag or commit on the hub")
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
     compute: Literal["bfloat16", "float32"] = "bfloat16"
 
 
 class LoraConfig(_Section):
     """The adapters: fp32, on every linear layer unless `targets` names some."""
 
-    rank: int = Field(16, ge=1, le=1024)
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     rslora: bool = False
     dora: bool = False
@@ -51,35 +51,35 @@ class DataConfig(_Section):
 
     path: Path = EXAMPLES
     format: Literal["auto", "messages", "prompt-completion", "alpaca", "sharegpt", "text"] = "auto"
-    max_length: int = Field(2048, ge=8)
+    max_length: int = Field(default=2048, ge=8)
     packing: bool = True
-    eval_fraction: float = Field(0.05, ge=0, lt=1)
+    eval_fraction: float = Field(default=0.05, ge=0, lt=1)
 
 
 class BatchConfig(_Section):
     """Sequences an optimizer step: micro x accumulation (x processes). A plan may only split it anew."""
 
-    micro: int = Field(4, ge=1)
-    accumulation: int = Field(4, ge=1)
+    micro: int = Field(default=4, ge=1)
+    accumulation: int = Field(default=4, ge=1)
 
 
 class OptimizerConfig(_Section):
     name: Literal["adamw_8bit", "adamw"] = "adamw_8bit"
-    lr: float = Field(2e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    lr: float = Field(default=2e-4, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(0.03, ge=0, lt=1, description="share of all steps")
+    warmup: float = Field(default=0.03, ge=0, lt=1, description="share of all steps")
 
 
 class MemoryConfig(_Section):
     """What trades memory for time; `auto` lets the plan decide."""
 
     checkpointing: Literal["auto", "off", "full"] = "auto"
-    resident: Literal["auto", "on", "off"] = Field("auto", description="keep the base dequantised as well")
+    resident: Literal["auto", "on", "off"] = Field(default="auto", description="keep the base dequantised as well")
     attention: Literal["auto", "eager", "sdpa", "flex_attention"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
-    loss_chunk: int = Field(1024, ge=1, description="supervised tokens the loss head takes at once")
+    loss_chunk: int = Field(default=1024, ge=1, description="supervised tokens the loss head takes at once")
 
     @field_validator("checkpointing", "resident", "compile", mode="before")
     @classmethod
@@ -88,34 +88,34 @@ class MemoryConfig(_Section):
 
 
 class EvalConfig(_Section):
-    every: int = Field(100, ge=0, description="steps; 0: never")
-    patience: int = Field(0, ge=0, description="evaluations without progress before stopping; 0: never stop")
-    min_delta: float = Field(0.0, ge=0)
+    every: int = Field(default=100, ge=0, description="steps; 0: never")
+    patience: int = Field(default=0, ge=0, description="evaluations without progress before stopping; 0: never stop")
+    min_delta: float = Field(default=0.0, ge=0)
 
 
 class CheckpointConfig(_Section):
-    every: int = Field(100, ge=1, description="steps")
-    keep: int = Field(3, ge=1)
-    backup: Path | None = Field(None, description="second folder that gets a copy on the clock")
-    backup_minutes: float = Field(60.0, gt=0)
+    every: int = Field(default=100, ge=1, description="steps")
+    keep: int = Field(default=3, ge=1)
+    backup: Path | None = Field(default=None, description="second folder that gets a copy on the clock")
+    backup_minutes: float = Field(default=60.0, gt=0)
 
 
 class GuardConfig(_Section):
     """A step is broken where its loss is not a number, or above `spike` times the recent mean (0: any)."""
 
-    spike: float = Field(5.0, ge=0)
-    window: int = Field(20, ge=2)
-    rollbacks: int = Field(3, ge=0)
+    spike: float = Field(default=5.0, ge=0)
+    window: int = Field(default=20, ge=2)
+    rollbacks: int = Field(default=3, ge=0)
 
 
 class RunConfig(_Section):
-    epochs: int = Field(3, ge=1)
-    max_steps: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0, lt=2**32)
+    epochs: int = Field(default=3, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(default=10, ge=1)
     trackers: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
-    metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here")
+    metrics_port: int | None = Field(default=None, ge=0, le=65535, description="serve Prometheus metrics here")
 
 
 class TrainConfig(_Section):
@@ -208,11 +208,12 @@ def resolve(
                 problems.append(f"Unknown setting '{key}' ({origin}).{hint}")
                 continue
             values[key], origins[key] = value, origin
+    config = None
     try:
         config = TrainConfig.model_validate(unflatten(values))
     except ValidationError as error:
         problems += [_problem(e, values, origins) for e in error.errors(include_url=False)]
-    if problems:
+    if problems or config is None:
         raise ConfigError(problems)
     return Resolved(config, {key: origins.get(key, "default") for key in known})
 

@@ -61,12 +61,13 @@ def _download(model: ModelConfig, patterns: list[str]) -> Path:
         RevisionNotFoundError,
     )
 
-    token = "Set HF_TOKEN (or run 'hf auth login')"
+    how = "Set HF_TOKEN (or run 'hf auth login')"
     try:
         return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=patterns))
     except GatedRepoError:
         raise HubTokenMissing(
-            f"No access to the gated model {model.id}. Accept its licence on its page of the hub. {token} of that account."
+            f"No access to the gated model {model.id}. Accept its licence on its page of the hub. "
+            f"{how} of that account."
         ) from None
     except RevisionNotFoundError:
         raise ConfigError(
@@ -74,7 +75,7 @@ def _download(model: ModelConfig, patterns: list[str]) -> Path:
         ) from None
     except RepositoryNotFoundError:
         raise HubTokenMissing(
-            f"No model {model.id} on the hub, or no right to see it. Check the name. {token} if it is private."
+            f"No model {model.id} on the hub, or no right to see it. Check the name. {how} if it is private."
         ) from None
     except HFValidationError as error:
         raise ConfigError(
@@ -86,9 +87,9 @@ def _download(model: ModelConfig, patterns: list[str]) -> Path:
             "or give the folder of a downloaded copy to --model."
         ) from None
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "no answer"
+        status = error.response.status_code
         if status in (401, 403):
-            raise HubTokenMissing(f"The hub refuses {model.id} (status {status}). {token} with access to it.") from None
+            raise HubTokenMissing(f"The hub refuses {model.id} (status {status}). {how} with access to it.") from None
         raise HubUnreachable(f"The hub answers {status} for {model.id}. Try again later.") from None
     except OSError as error:
         import errno

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,12 +87,12 @@ def learning_rate(config: TrainConfig, done: int, total: int) -> float:
 
 def make_optimizer(config: TrainConfig, trainable: model.Trainable) -> torch.optim.Optimizer:
     """AdamW over the adapters, with fp32 or 8-bit moments."""
-    settings = {"lr": config.optimizer.lr, "weight_decay": config.optimizer.weight_decay}
+    lr, decay = config.optimizer.lr, config.optimizer.weight_decay
     if config.optimizer.name == "adamw_8bit":
-        import bitsandbytes as bnb
+        from bitsandbytes.optim.adamw import AdamW8bit
 
-        return bnb.optim.AdamW8bit(trainable.parameters, **settings)
-    return torch.optim.AdamW(trainable.parameters, **settings)
+        return AdamW8bit(trainable.parameters, lr=lr, weight_decay=decay)
+    return torch.optim.AdamW(trainable.parameters, lr=lr, weight_decay=decay)
 
 
 class _Stop:
@@ -384,10 +384,10 @@ class _Loop:
 
     def _status(self, state: str, **values: Any) -> None:
         if self.main:
-            before = status.read(self.job.run)
-            kept = {"loss": before.loss, "eval_loss": before.eval_loss} if before else {}
+            before = status.read(self.job.run) or status.Status(state)
             done = self.state.step if hasattr(self, "state") else 0
-            status.write(self.job.run, status.Status(state, done, self.total, **{**kept, **values}))
+            kept = status.Status(state, done, self.total, before.loss, before.eval_loss)
+            status.write(self.job.run, replace(kept, **values))
 
     def _say(self, message: str) -> None:
         if self.main:
@@ -412,7 +412,7 @@ def record_failure(run: Path, error: BaseException, *, stopped: bool) -> None:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[_Stop]:
+def _stop_signals() -> Generator[_Stop]:
     """Note SIGTERM and SIGINT instead of dying; a second one acts as usual."""
     stop = _Stop()
 

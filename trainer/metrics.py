@@ -188,7 +188,7 @@ class GpuSensor:
             pynvml.nvmlInit()
             self.nvml = pynvml
             self.handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        except Exception:  # noqa: BLE001, S110 - no driver, no card, no library: a run without sensors
+        except Exception:  # noqa: S110 - no driver, no card, no library: a run without sensors
             pass
 
     def read(self) -> dict[str, float]:

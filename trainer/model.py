@@ -201,17 +201,19 @@ def prepare(config: TrainConfig, folder: Path, device: torch.device, tokenizer_s
 
 def make_resident(model: nn.Module) -> None:
     """Replace NF4 layers by their dequantised values: the same logits, no dequantising in each pass, 4x the bytes."""
-    import bitsandbytes as bnb
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, bnb.nn.Linear4bit):
+            if isinstance(child, Linear4bit):
                 weight: Any = child.weight
-                plain = bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
-                layer = nn.Linear(child.in_features, child.out_features, bias=child.bias is not None, device="meta")
+                bias = child.get_parameter("bias") if "bias" in child.state_dict() else None
+                plain = dequantize_4bit(weight.data, weight.quant_state)
+                layer = nn.Linear(child.in_features, child.out_features, bias=bias is not None, device="meta")
                 layer.weight = nn.Parameter(plain, requires_grad=False)
-                if child.bias is not None:
-                    layer.bias = nn.Parameter(child.bias.data, requires_grad=False)
+                if bias is not None:
+                    layer.bias = nn.Parameter(bias.data, requires_grad=False)
                 setattr(module, name, layer)
 
 
@@ -221,10 +223,10 @@ def _keep_packing(model: nn.Module) -> None:
     Its first forward pass in eval mode repacks in place (0.50.2); later passes then lose the gradient through the
     base, and dequantising gives garbage. Must run before the first such pass.
     """
-    import bitsandbytes as bnb
+    from bitsandbytes.nn.modules import Linear4bit
 
     for module in model.modules():
-        if isinstance(module, bnb.nn.Linear4bit):
+        if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
 
 

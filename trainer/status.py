@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -75,7 +75,7 @@ def runs(output: Path) -> list[Path]:
 
 
 @contextmanager
-def only_one(run: Path) -> Iterator[None]:
+def only_one(run: Path) -> Generator[None]:
     """Hold the run for this process. Raises RunBusy where another holds it; a dead one's hold ends with it."""
     with (run / ".lock").open("a") as file:
         try:

@@ -190,7 +190,9 @@ def _make_weights(folder: Path, seed: int) -> None:
     config = Gemma2Config.from_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Gemma2ForCausalLM(config).to(torch.bfloat16)
+        model = Gemma2ForCausalLM(config)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
     kept = (folder / "config.json").read_bytes()
     model.save_pretrained(folder)
     (folder / "config.json").write_bytes(kept)  # as written here, not as this version of transformers says it

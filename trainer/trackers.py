@@ -21,18 +21,18 @@ class TensorBoard:
     """Scalars by step; after a resume, later steps of the interrupted run are hidden."""
 
     def __init__(self, run: Path, config: TrainConfig, step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._event, self._summary = Event, Summary
+        events: Any = event_pb2  # generated: its names are not known to type checkers
+        summaries: Any = summary_pb2
+        self._event, self._summary = events.Event, summaries.Summary
         self.writer = EventFileWriter(str(run / "tensorboard"))
         if step:
             import time
 
-            start = SessionLog(status=SessionLog.START)
-            self.writer.add_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+            start = events.SessionLog(status=events.SessionLog.START)
+            self.writer.add_event(events.Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def log(self, record: Record) -> None:
         values = [

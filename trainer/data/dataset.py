@@ -15,6 +15,7 @@ import numpy as np
 
 from trainer.config import DataConfig
 from trainer.errors import DataError
+
 from . import formats, packing, reader
 from .formats import BadRow, Example
 from .template import ChatTokenizer, Encoded

@@ -96,5 +96,8 @@ def _not_json(text: str, error: ValueError, *, whole_file: bool) -> str:
 
 
 def _kind(value: object) -> str:
-    names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    return {list: "a list", str: "a string"}.get(type(value), "null")  # type: ignore[call-overload]

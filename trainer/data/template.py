@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainer.errors import DataError, UnsupportedModel
+
 from .formats import BadRow, Example, Message
 
 if TYPE_CHECKING:
@@ -193,14 +194,15 @@ def _environment() -> Any:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    def raise_exception(message: str) -> None:
+    def raise_exception(message: str) -> Any:
         raise TemplateError(message)
 
     # trim_blocks, lstrip_blocks and the loop controls are what the hub's templates are written for.
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
-    environment.globals["raise_exception"] = raise_exception
+    names: Any = environment.globals
+    names["raise_exception"] = raise_exception
     environment.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
     return environment
 
