@@ -25,8 +25,10 @@ def _header(entry: Entry) -> bytes:
 
 
 def file_digest(entry: Entry, *, metadata: bool = True) -> str:
-    """`sha256:...` of a file, without its header if `metadata` is off."""
-    digest = hashlib.sha256(_header(entry) if metadata else b"")
+    """`sha256:...` of a file; without `metadata` the hash of its content's hash."""
+    if not metadata:
+        return f"sha256:{hashlib.sha256(bytes.fromhex(entry.blob.sha256)).hexdigest()}"
+    digest = hashlib.sha256(_header(entry))
     if entry.kind == "file":
         digest.update(entry.blob.read())
     return f"sha256:{digest.hexdigest()}"

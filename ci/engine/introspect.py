@@ -88,7 +88,7 @@ class _View:
                 return {
                     "name": value.name,
                     "description": value.doc or None,
-                    "args": list(value.args.values()),
+                    "args": [a for a in value.args.values() if ".. deprecated::" not in a.doc],
                     "type": value.type,
                     "isDeprecated": value.deprecated is not None,
                     "deprecationReason": value.deprecated,

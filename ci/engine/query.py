@@ -179,7 +179,11 @@ class _Check:
         self.seen: set[str] = set()
 
     def fail(self, message: str, at: AstNode) -> None:
-        where = get_location(at.loc.source, at.loc.start) if at.loc else None
+        skip = 0
+        if isinstance(at, InlineFragmentNode) and at.loc:  # placed at its "on", behind the dots
+            rest = at.loc.source.body[at.loc.start + 3 :]
+            skip = 3 + len(rest) - len(rest.lstrip())
+        where = get_location(at.loc.source, at.loc.start + skip) if at.loc else None
         found = _error(message, [{"line": where.line, "column": where.column}] if where else None)
         if found not in self.errors:
             self.errors.append(found)
@@ -201,7 +205,9 @@ class _Check:
     def selections(self, node: SelectionSetNode, on: str) -> None:
         for selection in node.selections:
             for directive in selection.directives:
-                self.fail(f'Unknown directive "@{directive.name.value}".', directive)
+                self.fail(f'Unknown directive "@{directive.name.value}".', directive.name)
+                for argument in directive.arguments:
+                    self.variables(argument.value, None)
             match selection:
                 case FieldNode():
                     self.field(selection, on)
@@ -209,7 +215,7 @@ class _Check:
                     target = selection.type_condition.name.value if selection.type_condition else on
                     if target not in self.schema.types:
                         assert selection.type_condition is not None
-                        self.fail(f'Unknown type "{target}".', selection.type_condition)
+                        self.fail(f'Unknown type "{target}".', selection)
                         continue
                     self.selections(selection.selection_set, target)
                 case FragmentSpreadNode():

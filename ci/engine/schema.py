@@ -23,7 +23,7 @@ from typing import Any
 
 from .errors import SetupError
 
-FORMAT = 5
+FORMAT = 7
 """Raised whenever what is written to disk changes."""
 
 SCALARS = {"str": "String", "int": "Int", "float": "Float", "bool": "Boolean"}
@@ -37,8 +37,11 @@ NULLABLE = {
     ("Container", "up"),
     ("Directory", "stat"),
     ("File", "stat"),
+    ("Query", "loadSDKConfigFromID"),
+    ("Query", "loadStatFromID"),
     ("Service", "up"),
 }
+
 DIRECTIVES = (
     "cache", "check", "defaultAddress", "defaultPath", "deprecated", "enumValue", "expectedType",
     "experimental", "generate", "ignorePatterns", "sourceMap", "up",
@@ -187,18 +190,18 @@ class _Reader:
                     inputs = {a.name: a for a in self._inputs(node)}
                     found[name] = TypeDef(name, "INPUT_OBJECT", doc, inputs=inputs)
                 case "OBJECT" | "INTERFACE" as kind:
-                    fields = {f.name: f for f in self._fields(node, name)}
-                    if kind == "OBJECT" and name != "Query":
-                        fields.setdefault("id", FieldDef("id", "ID!"))
+                    source = self.classes.get(f"_{name}Client", node)  # an interface's fields are its client's
+                    fields = {f.name: f for f in self._fields(source, name)}
+                    fields["id"] = FieldDef("id", "ID!")
                     found[name] = TypeDef(name, kind, doc, fields=fields)
         found["Node"] = TypeDef("Node", "INTERFACE", "An object with an id.", fields={"id": FieldDef("id", "ID!")})
         query = dict(found["Query"].fields)
-        query["node"] = FieldDef("node", "Node!", {"id": Argument("id", "ID!")}, "Load any object from its id.")
+        query["node"] = FieldDef("node", "Node", {"id": Argument("id", "ID!")}, "Load any object from its id.")
         found["Query"] = TypeDef("Query", "OBJECT", found["Query"].doc, fields=query)
         return {n: self._with_interfaces(t, found) for n, t in found.items()}
 
     def _with_interfaces(self, t: TypeDef, found: Mapping[str, TypeDef]) -> TypeDef:
-        if t.kind != "OBJECT" or t.name == "Query":
+        if t.kind != "OBJECT":
             return t
         names = tuple(i for i in ("Exportable", "Node", "Syncer") if set(found[i].fields) <= set(t.fields))
         return TypeDef(t.name, t.kind, t.doc, t.fields, interfaces=names)
@@ -249,7 +252,8 @@ class _Reader:
         """The object type that an argument's annotation names, or nothing for a plain id."""
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return self._object(ast.parse(node.value, mode="eval").body, owner)
-        names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+        words = (n.id if isinstance(n, ast.Name) else getattr(n, "value", "") for n in ast.walk(node))
+        names = [w for w in words if isinstance(w, str)]
         found = next((n for n in names if n == "Self" or self.kinds.get(n) in ("OBJECT", "INTERFACE")), "")
         return owner if found == "Self" else found
 

@@ -76,7 +76,8 @@ def search_tree(tree: Tree, query: Query) -> list[Found]:
 def _files(tree: Tree, query: Query) -> Iterator[tuple[str, bytes]]:
     roots = [clean(p) for p in query.paths]
     gone = patterns.ignored(tree.kinds(), tree.text) if query.skip_ignored else set[str]()
-    for path, entry in tree.walk():
+    # hidden files last: with a limit a Dagger engine (which searches in parallel) finds the others first
+    for path, entry in sorted(tree.walk(), key=lambda item: "/." in f"/{item[0]}"):
         if entry.kind != "file" or path in gone:
             continue
         if roots and not any(path == r or path.startswith(f"{r}/") for r in roots):
