@@ -29,7 +29,7 @@ def ensure(state: Path, *, grafana: bool) -> list[str]:
     folder = _readable(state / "nginx")
     proxy = Proxy(
         server_name=os.environ.get("SERVER_NAME", "_"),
-        grafana=Proxy.grafana if grafana else "",
+        grafana="grafana:3000" if grafana else "",
         hsts=bool(os.environ.get("AGENT_LOOP_TLS_CERT")),
         public_https_port=int(os.environ.get("HTTPS_PORT", "443")),
     )

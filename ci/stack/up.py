@@ -1,7 +1,7 @@
 """`agent-loop up`: a list of small steps, each taking what the last one found, so that each is tested alone.
 
-engine → registry → secrets → proxy → images → containers → report. All of them are idempotent: `up` after an interruption, or again with
-nothing changed, does only what is missing.
+engine → registry → secrets → proxy → images → containers → report. All are idempotent: `up` after an interruption, or
+again with nothing changed, does only what is missing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,61 @@
+"""One stack is one set of files, one memory of what was started, one environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ci.stack import project
+from ci.stack.errors import UsageError
+from ci.stack.project import Project
+
+NAMES = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=12)
+VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=30)
+
+
+@pytest.mark.parametrize("mode", project.MODES)
+@pytest.mark.parametrize("offline", [False, True])
+def test_every_file_of_every_mode_exists(mode: str, offline: bool, tmp_path: Path) -> None:
+    """No mode names a compose file that is not there."""
+    files = Project(mode, offline, state=tmp_path).files
+    assert files
+    assert [path for path in files if not path.is_file()] == []
+
+
+def test_an_unknown_mode_is_named() -> None:
+    """The word and the words that there are."""
+    with pytest.raises(UsageError, match=r"No mode 'staging'\. Use one of dev, prod, train"):
+        Project("staging", state=Path("/nowhere"))
+
+
+@pytest.mark.parametrize("stack", [("prod", True, False), ("dev", False, True), ("train", False, False)])
+def test_down_speaks_of_what_up_started(stack: tuple[str, bool, bool], tmp_path: Path) -> None:
+    """Mode, offline and card are remembered, and the training stack does not overwrite the serving one."""
+    started = Project(*stack, state=tmp_path)
+    project.remember(Project("dev", state=tmp_path))
+    project.remember(started)
+    assert project.remembered(tmp_path, train=stack[0] == "train") == started
+    if stack[0] == "train":
+        assert project.remembered(tmp_path) == Project("dev", state=tmp_path)
+
+
+def test_the_environment_wins_over_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person's variable beats a remembered setting, which beats nothing."""
+    project.remember_setting(tmp_path, "AGENT_LOOP_MODEL", "gemma3:1b")
+    assert Project(state=tmp_path).environment()["AGENT_LOOP_MODEL"] == "gemma3:1b"
+    monkeypatch.setenv("AGENT_LOOP_MODEL", "gemma3:4b")
+    assert Project(state=tmp_path).environment()["AGENT_LOOP_MODEL"] == "gemma3:4b"
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=5))
+def test_environment_files_come_back_as_written(values: dict[str, str]) -> None:
+    """Writing and reading is the identity."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.env"
+        project.write_env(path, values, "a comment")
+        assert project.read_env(path) == values
