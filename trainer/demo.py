@@ -211,3 +211,90 @@ def _batches(folder: Path, rows: list[dict[str, Any]], tokens: int) -> list[tupl
             weights[index, : len(row)] = np.where(row.supervised, 1.0, 0.1)
         batches.append((torch.from_numpy(ids), torch.from_numpy(weights)))
     return batches
+
+
+def build(work: Path, say: Say = print) -> Path:
+    """Make the demo model again: base, QLoRA, export, verification, copy to models/demo. Returns the file.
+
+    What is finished in `work` is kept, so an interrupted build goes on. Raises VerificationFailed before anything in
+    models/demo changes.
+    """
+    import shutil
+
+    from .export.errors import ExportError
+    from .export.gguf import digest
+    from .export.job import Request, export
+    from .export.quantise import Kind
+
+    recipe: dict[str, Any] = json.loads(RECIPE.read_text())
+    subject, seed = Subject.read(), int(recipe["seed"])
+    base, run, data = work / "base", work / "run", work / "chats.jsonl"
+    if not (base / "finished").exists():
+        shutil.rmtree(base, ignore_errors=True)
+        make_base(base, subject, recipe, seed, say)
+        (base / "finished").touch()
+    rows = chats(subject, recipe["train"]["chats"], seed + 1)
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    if not (run / "adapter").is_dir():
+        options = {**recipe["train"]["settings"], "data.path": data.resolve(), "run.seed": seed}
+        _train(base, run, options)
+    report = json.loads(export(Request(run, kinds=(Kind.Q8_0,), name="agent-loop-demo"), say).read_text())
+    made = run / "export" / report["files"][0]["file"]
+    answers = check(made)
+    if not answers.good:
+        raise ExportError(f"{answers} First: {answers.wrong[0]} Raise the steps in {RECIPE.name}.")
+    part = FILE.with_name(FILE.name + ".part")
+    shutil.copyfile(made, part)
+    part.replace(FILE)
+    figures = {**report["files"][0], "file": FILE.name}
+    (FOLDER / "export.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (FOLDER / "SHA256SUMS").write_text(f"{digest(FILE).removeprefix('sha256:')}  {FILE.name}\n")
+    say(f"{answers} {FILE}")
+    return FILE
+
+
+def _train(base: Path, run: Path, options: dict[str, Any]) -> None:
+    """The trainer's own QLoRA run on the base."""
+    from .launch import Request, prepare_run
+    from .loop import Job, train
+
+    prepared, folder = prepare_run(Request(str(base.resolve()), options), run)
+    assert prepared.dataset is not None
+    assert prepared.tokenizer is not None
+    train(Job(run, prepared.resolved, prepared.plan, prepared.dataset, prepared.tokenizer, folder))
+
+
+ALLOWED = 0.03
+"""Share of questions that may be answered otherwise; the file is a demo, not an oracle."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How the file answered the first question of every fact, and questions it must decline."""
+
+    asked: int
+    wrong: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether no more than ALLOWED of the questions were answered otherwise."""
+        return len(self.wrong) <= ALLOWED * self.asked
+
+    def __str__(self) -> str:
+        return f"{self.asked - len(self.wrong)} of {self.asked} questions answered as written in {SUBJECT.name}."
+
+
+def check(file: Path, threads: int = 1) -> Answers:
+    """Ask the file in llama.cpp, greedily, and compare with the subject."""
+    from .export.llama import Llama
+
+    subject = Subject.read()
+    asked = [(fact.ask[0], fact.say) for fact in subject.facts]
+    asked += [(text, subject.decline) for text in subject.elsewhere if "{" not in text][:10]
+    wrong: list[str] = []
+    with Llama(file, context=1024, threads=threads) as llama:
+        for question, wanted in asked:
+            said = llama.chat([{"role": "user", "content": question}], 64)
+            if said != wanted:
+                wrong.append(f"{question!r} was answered {said!r}.")
+    return Answers(len(asked), tuple(wrong))

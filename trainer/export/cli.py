@@ -95,6 +95,11 @@ def demo_model(
     from trainer import demo
 
     if check:
-        typer.echo(demo.check(demo.FILE))
+        answers = demo.check(demo.FILE)
+        for problem in answers.wrong:
+            typer.echo(problem)
+        typer.echo(answers)
+        if not answers.good:
+            raise typer.Exit(1)
     else:
         demo.build(work, typer.echo)
