@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from .callargs import OPTIONS, CallLine, Options, Step, leading_options, parse, 
 from .errors import EngineError
 from .invoke import NOTHING, Invocation, Saved, check_steps
 from .invoke_load import Loader
-from .module_session import opened, registered
+from .module_session import OpenModule, opened, registered
 from .module_source import ModuleSource, find
 from .module_types import OBJECT, Function, TypeRef
 from .session import Options as SessionOptions
@@ -34,35 +35,47 @@ from .session import Options as SessionOptions
 INTERRUPTED = 130
 
 
-def main(argv: Sequence[str]) -> int:
+Opener = Callable[..., AbstractContextManager[OpenModule]]
+"""Opens a module in a session (`module_session.opened`); a caller with many calls may hand out one that is open."""
+
+
+def main(argv: Sequence[str], open_module: Opener = opened) -> int:
     """`agent-loop call [options] [constructor arguments] FUNCTION [arguments] [FUNCTION [arguments]]…`."""
-    return _told(lambda: _call(list(argv)))
+    return told(lambda: _call(list(argv), open_module))
 
 
 def functions(argv: Sequence[str]) -> int:
     """`agent-loop functions`: list what can be called."""
-    return _told(lambda: _functions(list(argv)))
+    return told(lambda: _functions(list(argv)))
 
 
-def check(argv: Sequence[str]) -> int:
+def check(argv: Sequence[str], open_module: Opener = opened) -> int:
     """`agent-loop check [-l] [NAME]…`: run the module's checks, or those named."""
-    return _told(lambda: _check(list(argv)))
+    return told(lambda: _check(list(argv), open_module))
 
 
-def program(argv: Sequence[str]) -> int:
+def program(argv: Sequence[str], open_module: Opener = opened) -> int:
     """`[options] call|functions|check …`: the program's own flags may stand before the command."""
     words = list(argv)
-    leading = leading_options(words, PROGRAM)
-    commands = {"call": main, "functions": functions, "check": check}
-    if not words or words[0] not in commands:
-        print(
-            f"One of {', '.join(commands)} must follow, {' '.join(words[:1]) or 'nothing'} was given.", file=sys.stderr
-        )
-        return 2
-    return commands[words[0]]([*leading, *words[1:]])
+    try:
+        leading = leading_options(words, PROGRAM)
+    except UsageError as error:
+        print(f"Error: {error.text}", file=sys.stderr)
+        return error.status
+    name = words.pop(0) if words else ""
+    match name:
+        case "call":
+            return main([*leading, *words], open_module)
+        case "check":
+            return check([*leading, *words], open_module)
+        case "functions":
+            return functions([*leading, *words])
+        case _:
+            print(f"One of call, functions, check must follow, '{name}' was given.", file=sys.stderr)
+            return 2
 
 
-def _told(work: Callable[[], int]) -> int:
+def told(work: Callable[[], int]) -> int:
     """Run, and turn what goes wrong into one message and an exit status."""
     try:
         return work()
@@ -86,8 +99,8 @@ class Target:
     show: Callable[[str], None]
 
     @classmethod
-    def of(cls, words: Sequence[str], given: Options) -> Target:
-        """Find the module that the words name and learn its types."""
+    def of(cls, given: Options) -> Target:
+        """Find the module that the options name and learn its types."""
         source = find(given.last("mod"))
         show = _silent if given.has("silent") else _progress
         return cls(source, TypeCatalog.of(source.name, registered(source, show)), show)
@@ -101,23 +114,22 @@ def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _call(words: list[str]) -> int:
-    early = early_options(words)
-    target = Target.of(words, early)
+def _call(words: list[str], open_module: Opener) -> int:
+    target = Target.of(early_options(words))
     line = parse(words, target.catalog)
     if line.options.has("help"):
         sys.stdout.write(help.help_page(line, target.catalog))
         return 0
     output = line.options.last("output")
-    result = _run(target, line, Path(output) if output else None)
+    result = _run(target, line, open_module, Path(output) if output else None)
     _print(result, line.options)
     return 0
 
 
-def _run(target: Target, line: CallLine, save_to: Path | None) -> Any:
+def _run(target: Target, line: CallLine, open_module: Opener, save_to: Path | None = None) -> Any:
     catalog, source = target.catalog, target.source
     options = session_options(line.options, target.show)
-    with opened(source, target.show, options) as module:
+    with open_module(source, target.show, options) as module:
         loader = Loader(module.api, source)
         invocation = Invocation(source.name, catalog, module.api, module.functions, loader)
         if not line.steps:
@@ -151,14 +163,14 @@ def _functions(words: list[str]) -> int:
         print("USAGE\n  dagger functions [options]\n\nLists the functions of the module in the current folder.")
         return 0
     _no_more(words, f"{PROGRAM} functions")
-    catalog = Target.of(words, options).catalog
+    catalog = Target.of(options).catalog
     main_object = catalog.object(catalog.main)
     assert main_object is not None
     sys.stdout.write(help.functions_page(main_object))
     return 0
 
 
-def _check(words: list[str]) -> int:
+def _check(words: list[str], open_module: Opener) -> int:
     command = f"{PROGRAM} check"
     listing = [w for w in words if w in ("-l", "--list")]
     words = [w for w in words if w not in listing]
@@ -166,7 +178,7 @@ def _check(words: list[str]) -> int:
     if options.has("help"):
         print("USAGE\n  dagger check [options] [check]...\n\nRuns the module's checks, or lists them with -l.")
         return 0
-    target = Target.of(words, options)
+    target = Target.of(options)
     main_object = target.catalog.object(target.catalog.main)
     assert main_object is not None
     if listing:
@@ -178,12 +190,12 @@ def _check(words: list[str]) -> int:
         step = Step(function, main_object, {}, f"{PROGRAM} call {kebab(function.name)}")
         constructor = main_object.constructor or Function("", TypeRef(OBJECT, main_object.name))
         line = CallLine(Step(constructor, main_object, {}, f"{PROGRAM} call"), (step,), options)
-        status = max(status, _told(lambda line=line: _checked(target, line)))
+        status = max(status, told(lambda line=line: _checked(target, line, open_module)))
     return status
 
 
-def _checked(target: Target, line: CallLine) -> int:
-    _run(target, line, None)
+def _checked(target: Target, line: CallLine, open_module: Opener) -> int:
+    _run(target, line, open_module)
     return 0
 
 

@@ -30,6 +30,8 @@ class Address:
 
     type: str
     text: str
+    made: tuple[Any, ...] | None = None
+    """Instead of what the word names: the chain of fields that makes the object."""
 
 
 Value = Any

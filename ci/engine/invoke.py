@@ -44,10 +44,33 @@ class Saved:
     path: str
 
 
-class Invocation:
-    """One command line on one module and session."""
+@dataclass(frozen=True)
+class Located:
+    """A core object that was made and not evaluated."""
 
-    def __init__(self, module: str, catalog: TypeCatalog, api: Api, functions: Functions, loader: Loader):
+    type: str
+    ident: str
+
+
+class Invocation:
+    """One command line on one module and session.
+
+    With `evaluate=False` objects are made and not evaluated: the result holds a `Located` for each core object, also
+    for those that the module's own objects hold.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        catalog: TypeCatalog,
+        api: Api,
+        functions: Functions,
+        loader: Loader,
+        *,
+        evaluate: bool = True,
+    ):
+        self._evaluate = evaluate
+        self._made: dict[str, Any] = {}
         self._module = module
         self._catalog = catalog
         self._api = api
@@ -66,8 +89,12 @@ class Invocation:
         return self._follow(state, TypeRef(OBJECT, main), line.steps, save_to)
 
     def construct(self, step: Step) -> Any:
-        """The module's main object as JSON."""
-        return self._functions.call(self._catalog.main, "", None, self._inputs(step))
+        """The module's main object as JSON, made once for the same arguments."""
+        inputs = self._inputs(step)
+        key = json.dumps(inputs, sort_keys=True)
+        if key not in self._made:
+            self._made[key] = self._functions.call(self._catalog.main, "", None, inputs)
+        return self._made[key]
 
     def _follow(self, value: Any, ref: TypeRef, steps: Sequence[Step], save_to: Path | None) -> Any:
         if ref.kind == LIST and ref.element is not None:
@@ -87,7 +114,7 @@ class Invocation:
 
     def _each(self, value: Any, element: TypeRef, steps: Sequence[Step], save_to: Path | None) -> Any:
         """A list: every member followed alone. A field of each is told by its name, as a query's answer is."""
-        if not steps and element.kind == OBJECT and not self._catalog.is_own(element.name):
+        if self._evaluate and not steps and element.kind == OBJECT and not self._catalog.is_own(element.name):
             return [Handle.of(element.name, ident) for ident in value or []]
         members = [self._follow(member, element, steps, save_to) for member in value or []]
         named = steps and not any(isinstance(m, Handle) for m in members)
@@ -97,8 +124,14 @@ class Invocation:
         if ref.kind == VOID:
             return NOTHING
         if ref.kind == OBJECT:
-            return Handle.of(prefixed(self._module, ref.name), value)
+            return Handle.of(prefixed(self._module, ref.name), value) if self._evaluate else self._held(value, ref)
         return value
+
+    def _held(self, value: Any, ref: TypeRef) -> Any:
+        """The core objects that an object of the module's own holds, by field."""
+        own = self._catalog.object(ref.name)
+        fields = [f for f in own.functions.values() if f.is_field] if own and value else []
+        return {f.name: self._follow(value.get(f.name), f.returns, (), None) for f in fields}
 
     def _core(self, type_name: str, ident: str, steps: Sequence[Step], save_to: Path | None) -> Any:
         """A chain of core fields from an object on, as one query, with the leaf that its end wants."""
@@ -113,6 +146,9 @@ class Invocation:
             if inner.name == "File":
                 into["allowParentDirPath"] = "true"
             return Saved(str(self._api.chain(type_name, ident, [*fields, Field("export", into)])))
+        if not self._evaluate:
+            found = self._api.chain(type_name, ident, [*fields, Field("id", {})])
+            return [Located(inner.name, i) for i in found] if isinstance(found, list) else Located(inner.name, found)
         known = self._catalog.object(inner.name)
         leaf = "sync" if returns.kind == OBJECT and known and "sync" in known.functions else "id"
         return self._handles(self._api.chain(type_name, ident, [*fields, Field(leaf, {})]), inner.name)

@@ -31,6 +31,8 @@ class Loader:
     def load(self, address: Address, ignore: tuple[str, ...] = ()) -> str:
         """The id of what an address names. Raises CallError with the reason."""
         text = address.text
+        if address.made is not None:
+            return self._api.root(*address.made, "id")
         match address.type:
             case "Directory":
                 return self._directory(Path(text), ignore)

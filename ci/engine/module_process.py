@@ -81,6 +81,9 @@ class ModuleProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._reader.join(5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._told.close()
 
     def __enter__(self) -> ModuleProcess:

@@ -1,0 +1,69 @@
+"""The recorded module, copied and opened once: one `import dagger` serves all recorded calls."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci.engine.module_session import OpenModule, opened
+from ci.engine.module_source import find
+
+RECORDED = Path(__file__).parent / "recorded"
+SECRET = "123456789"
+
+Opener = Callable[..., AbstractContextManager[OpenModule]]
+
+
+def copied(name: Path, to: Path) -> Path:
+    """A copy of a module as a repository of its own, for what DefaultPath("/") means."""
+    shutil.copytree(name, to, ignore=shutil.ignore_patterns("__pycache__"))
+    (to / ".git").mkdir()
+    return to
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the engine keeps on disk lies in a folder of this run."""
+    before = os.environ.get("AGENT_LOOP_CACHE")
+    os.environ["AGENT_LOOP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["AGENT_LOOP_CACHE"]
+    else:
+        os.environ["AGENT_LOOP_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory, cache: None) -> Path:
+    """The recorded module."""
+    return copied(RECORDED / "probe", tmp_path_factory.mktemp("recorded") / "probe")
+
+
+@pytest.fixture(scope="session")
+def open_probe(probe: Path) -> Iterator[Opener]:
+    """An opener that hands out one session and one process of the recorded module for all calls."""
+    with contextlib.ExitStack() as stack:
+        shared: list[OpenModule] = []
+
+        @contextlib.contextmanager
+        def open_once(*args: Any, **kwargs: Any) -> Iterator[OpenModule]:
+            if not shared:
+                os.environ["MY_TOKEN"] = SECRET
+                shared.append(stack.enter_context(opened(*args, **kwargs)))
+            yield shared[0]
+
+        yield open_once
+        os.environ.pop("MY_TOKEN", None)
+
+
+@pytest.fixture
+def in_probe(probe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in the recorded module's folder."""
+    monkeypatch.chdir(probe)
+    assert find().name == "probe"
+    return probe
