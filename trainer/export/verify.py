@@ -205,7 +205,8 @@ def _follow(llama: Asked, reference: Reference, ids: list[int], bounds: Bounds, 
             kl += math.exp(ours) * (ours - theirs)
             if max(ours, theirs) > LIKELY:
                 figures.largest_difference = max(figures.largest_difference, abs(ours - theirs))
-        divergence += max(0.0, kl)  # the sum over the top tokens alone may fall a little below zero
+        # The sum over the top tokens alone may fall a little below zero; NaN is below nothing and stays.
+        divergence += 0.0 if kl < 0 else kl
     figures.same_answers += same
     return divergence
 
