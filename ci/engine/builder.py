@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import itertools
-
 import platform as host_platform
 import re
 import tarfile
@@ -39,9 +38,12 @@ if TYPE_CHECKING:
 MACHINES = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "aarch64": "linux/arm64", "arm64": "linux/arm64"}
 KINDS = {0o100000: "file", 0o040000: "dir", 0o120000: "link"}
 MISSING = re.compile(r'"(/[^"]*)": not found')
+IN_THE_WAY = re.compile(r"mkdir /\S*/buildkit\d+(/[^:]*): not a directory")
 REFUSED = re.compile(r"al-refused: (.*)")
 NO_USER = re.compile(r"unable to find (?:user|group) [^:]*: no matching entries in (?:passwd|group) file")
-NO_OWNER = re.compile(r"(?:unable to find user|invalid user index|can't find uid for user|no such user)[: ]+\"?([\w.-]+)")
+NO_OWNER = re.compile(
+    r"(?:unable to find user|invalid user index|can't find uid for user|no such user)[: ]+\"?([\w.-]+)"
+)
 NOWHERE = Tree({"": Entry("other")})
 
 
@@ -141,7 +143,13 @@ class Builder:
 
     def _build(self, needs: list[Need]) -> list[Any]:
         lowering = self.lowering()
-        lowering.want(*[Ran(n.step) if isinstance(n, Outcome) else n.fs for n in needs if isinstance(n, Outcome | Solve | Look | Listing | Pull)])
+        lowering.want(
+            *[
+                Ran(n.step) if isinstance(n, Outcome) else n.fs
+                for n in needs
+                if isinstance(n, Outcome | Solve | Look | Listing | Pull)
+            ]
+        )
         parts: list[tuple[str, str]] = []
         places: list[tuple[int, str]] = []  # of each need: which part, and its name there
         probes: dict[str, tuple[Fs, list[str], int]] = {}
@@ -227,9 +235,14 @@ class Builder:
         refused = REFUSED.search(failed.log)
         if refused:
             return FieldError(refused[1], lazy=True)
+        in_the_way = IN_THE_WAY.search(failed.reason)
+        if in_the_way:
+            return FieldError(f'cannot copy directory to non-directory "{in_the_way[1]}"', lazy=True)
         missing = MISSING.search(failed.reason)
         if missing:
-            return FieldError(f"stat {_shown(missing[1].rstrip('/') or '/', needs)}: no such file or directory", lazy=True)
+            return FieldError(
+                f"stat {_shown(missing[1].rstrip('/') or '/', needs)}: no such file or directory", lazy=True
+            )
         owner = NO_OWNER.search(failed.reason)
         if owner:
             return FieldError(
@@ -290,9 +303,9 @@ class Builder:
             secrets=secrets,
             secret_files=files,
             output=output,
-            **{"options": (*words, "--provenance=false"), **more},
+            options=(*words, "--provenance=false"),
         )
-        return self.buildkit.run(job)
+        return self.buildkit.run(replace(job, **more))
 
     def context(self, context: Context) -> str:
         """Where BuildKit finds a context: its address, or the folder that it is written to."""
@@ -437,9 +450,7 @@ def _shown(path: str, needs: Sequence[Need]) -> str:
 def _stat_line(line: str) -> tuple[Entry, str]:
     raw, size, uid, gid, mtime, name = line.split("|", 5)
     mode = int(raw, 16)
-    entry = Entry(
-        KINDS.get(mode & 0o170000, "other"), mode & 0o7777, int(uid), int(gid), float(mtime), Blob(int(size))
-    )
+    entry = Entry(KINDS.get(mode & 0o170000, "other"), mode & 0o7777, int(uid), int(gid), float(mtime), Blob(int(size)))
     return entry, name
 
 
@@ -485,5 +496,3 @@ def _pulled(tree: Tree, name: str) -> Tree:
 def metadata_digest(metadata: Mapping[str, Any]) -> str:
     """The image's digest in what buildx wrote."""
     return str(metadata.get("containerimage.digest", ""))
-
-

@@ -6,6 +6,7 @@ scrubbed, and turned into progress and errors.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -55,6 +56,8 @@ class Job:
     """More words for `buildx build` (caches, attestations)."""
     config: Path | None = None
     """A Docker configuration folder of its own, for registry logins."""
+    raw: bool = False
+    """Tell a failing step's two output streams apart (which costs the readable progress)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class BuildKit:
         file = job.folder.parent / f"Dockerfile.{number}"
         file.write_text(job.dockerfile)
         metadata = job.folder.parent / f"metadata.{number}.json"
-        words = [*self._program(), "build", "--progress", "plain", "--file", str(file)]
+        words = [*self._program(), "build", "--progress", "rawjson" if job.raw else "plain", "--file", str(file)]
         words += ["--target", job.target] if job.target else []
         words += ["--output", job.output, "--metadata-file", str(metadata), "--build-arg", HOSTNAME]
         if self.builder:
@@ -117,7 +120,7 @@ class BuildKit:
         for path in job.folder.parent.glob(f"secret.{number}.*"):
             path.unlink(missing_ok=True)
         if log is not None:
-            raise failure(log)
+            raise failure(log, *(_streams(log) if job.raw else ()))
         try:
             return json.loads(metadata.read_text())
         except (OSError, ValueError):
@@ -223,18 +226,42 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def failure(log: Sequence[str]) -> Exception:
+def _streams(log: Sequence[str]) -> tuple[str, str]:
+    """Standard output and error of the step that failed, from progress in JSON."""
+    text, decoder = "\n".join(log), json.JSONDecoder()
+    outputs: dict[str, dict[int, str]] = {}
+    failing, at = "", 0
+    while (start := text.find("{", at)) >= 0:
+        try:
+            found, at = decoder.raw_decode(text, start)
+        except ValueError:
+            at = start + 1
+            continue
+        for vertex in found.get("vertexes") or []:
+            failing = vertex["digest"] if vertex.get("error") and not failing else failing
+        for entry in found.get("logs") or []:
+            streams = outputs.setdefault(entry["vertex"], {1: "", 2: ""})
+            streams[entry["stream"]] += base64.b64decode(entry["data"]).decode(errors="replace")
+    streams = outputs.get(failing, {1: "", 2: ""})
+    return streams[1], streams[2]
+
+
+def failure(log: Sequence[str], stdout: str = "", stderr: str = "") -> Exception:
     """The error of a build that failed, from what it printed."""
     text = "\n".join(log)
     last = next((line for line in reversed(log) if line.startswith("ERROR:")), log[-1] if log else "no output")
     reason = NOISE.sub("", last)
-    if re.search(r"[Cc]annot connect to the Docker daemon|failed to (?:connect to|get) .*docker|connection refused", text):
+    if re.search(
+        r"[Cc]annot connect to the Docker daemon|failed to (?:connect to|get) .*docker|connection refused", text
+    ):
         return SetupError(f"No Docker daemon answers. {INSTALL}")
     if "no builder" in reason and "found" in reason:
         return SetupError(f"{reason}. Name an existing one in AGENT_LOOP_BUILDER ('docker buildx ls' lists them).")
     if "no space left on device" in text:
-        return BuildFailed("No space left on the builder's disk. Free some ('docker buildx prune') and run again.", text)
+        return BuildFailed(
+            "No space left on the builder's disk. Free some ('docker buildx prune') and run again.", text
+        )
     code = FAILED.search(reason)
     block = text[text.rfind("\n------\n > [") :] if "\n------\n > [" in text else text
     step = STEP.search(block.split("------", 2)[1] if block.count("------") > 1 else block)
-    return BuildFailed(reason, text, int(code[1]) if code else None, step[1] if step else None)
+    return BuildFailed(reason, text, int(code[1]) if code else None, step[1] if step else None, stdout, stderr)

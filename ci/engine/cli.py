@@ -39,7 +39,8 @@ def session(
 
 
 def _until_closed(ended: threading.Event) -> None:
-    while sys.stdin.buffer.read(4096):
+    # the bare descriptor: a thread that holds the buffered reader's lock makes the interpreter's end an abort
+    while os.read(0, 4096):
         pass
     ended.set()
 

@@ -62,7 +62,7 @@ def _engine_type(schema: Schema, argument: Argument, field: str) -> str:
         name = f"{CORE}/core.Platform"
     else:
         name = f"core.{inner}"
-    if argument.type.endswith("!") or argument.has_default and inner in ("String", "Int", "Float", "Boolean"):
+    if argument.type.endswith("!") or (argument.has_default and inner in ("String", "Int", "Float", "Boolean")):
         return name
     return f"dagql.Optional[{name}]" if inner in ("Platform",) else "dagql.DynamicOptional"
 
@@ -101,7 +101,7 @@ def _scalar(schema: Schema, argument: Argument, value: Any, find: Find, field: s
                 return str(value)
             raise BadValue(f"cannot create String from {_go(value)}")
         case "Int":
-            if isinstance(value, bool) or isinstance(value, float) and not value.is_integer():
+            if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
                 raise BadValue(f"cannot create Int from {str(value).lower()}")
             try:
                 return int(value)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 ENGINE_ROOT = "/tmp/rootfs0"  # noqa: S108 - no place of ours: the name a Dagger engine gives a mounted tree in its messages
@@ -100,7 +100,10 @@ class BuildFailed(EngineError):
     exit_code: int | None = None
     """The failing step's own exit code, if a step failed."""
     stage: str | None = None
-    """The stage of the failing step, if BuildKit named it."""
+    """The failing step's folder in the build context (a step of ours), if BuildKit named it."""
+    stdout: str = ""
+    stderr: str = ""
+    """The failing step's output, where the build was told to keep the two apart."""
 
     def __str__(self) -> str:
         return self.reason
@@ -113,12 +116,3 @@ class RequestError(EngineError):
         super().__init__("; ".join(str(e["message"]) for e in errors))
         self.errors = [dict(e) for e in errors]
         self.status = status
-
-
-@dataclass(frozen=True)
-class Notice:
-    """A line said once per session on standard error."""
-
-    key: str
-    text: str
-    extra: Mapping[str, str] = field(default_factory=dict[str, str])

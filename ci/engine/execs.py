@@ -134,7 +134,7 @@ def write_tools(folder: Path, tools: Tools) -> None:
 def scripts() -> dict[str, str]:
     """Our scripts by file name."""
     found: dict[str, str] = {}
-    for item in resources.files(__package__).joinpath("tools").iterdir():
+    for item in resources.files("ci.engine").joinpath("tools").iterdir():
         if item.name.endswith((".sh", ".conf")):
             found[item.name] = item.read_text().replace("@ROOT@", ENGINE_ROOT)
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from graphql.language import FieldNode, FragmentSpreadNode, InlineFragmentNode, SelectionSetNode
 
@@ -109,7 +109,8 @@ class _Run:
                 case FieldNode():
                     yield (selection.alias or selection.name).value, selection
                 case InlineFragmentNode():
-                    if selection.type_condition is None or self._is(on, selection.type_condition.name.value):
+                    condition: Any = selection.type_condition  # None where a fragment names no type
+                    if condition is None or self._is(on, condition.name.value):
                         yield from self._fields(selection.selection_set, on)
                 case FragmentSpreadNode():
                     fragment = self.op.fragments[selection.name.value]
@@ -223,5 +224,5 @@ def call(session: Session, node: Node, parent: Any) -> Steps:
             args[name] = found
     result = function.run(Call(session, node), parent, args)
     if inspect.isgenerator(result):
-        result = yield from relay(result)
+        result = yield from relay(cast(Steps, result))
     return result

@@ -10,10 +10,10 @@ calling the field's function (`registry.py`) when something needs it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -64,8 +64,8 @@ class Node:
     def chain(self) -> list[Node]:
         """From the first field called to this one; the root query is left out."""
         nodes: list[Node] = []
-        node: Node | None = self
-        while node is not None and node.parent is not None:
+        node: Node = self
+        while node.parent is not None:
             nodes.append(node)
             node = node.parent
         return nodes[::-1]
@@ -130,10 +130,7 @@ def dump(node: Node) -> Any:
             case _:
                 return v
 
-    steps = [
-        [n.type, n.field, {k: value(v) for k, v in n.args.items()}, sorted(n.given), n.index] for n in node.chain()
-    ]
-    return steps
+    return [[n.type, n.field, {k: value(v) for k, v in n.args.items()}, sorted(n.given), n.index] for n in node.chain()]
 
 
 def revive(steps: Any) -> Node:

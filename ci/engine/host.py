@@ -128,7 +128,7 @@ class Host:
         info = path.lstat()
         mode = stat.S_IMODE(info.st_mode)
         if stat.S_ISLNK(info.st_mode):
-            return Entry("link", 0o777, mtime=info.st_mtime, target=os.readlink(path))
+            return Entry("link", 0o777, mtime=info.st_mtime, target=str(path.readlink()))
         if stat.S_ISDIR(info.st_mode):
             return Entry("dir", mode, mtime=info.st_mtime)
         if not stat.S_ISREG(info.st_mode):

@@ -16,14 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BuildFailed, FieldError, SetupError
+from .errors import BuildFailed, FieldError
 from .schema import cache_folder
 
 if TYPE_CHECKING:
     from .fs import Image
     from .session import Session
 
-PARSE = 'failed to resolve identity inputs for Container.from: resolve implicit input "fromSessionScope": failed to parse image address'
+PARSE = (
+    "failed to resolve identity inputs for Container.from: "
+    'resolve implicit input "fromSessionScope": failed to parse image address'
+)
 COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 REFERENCE = re.compile(
     rf"(?P<name>(?:(?P<host>(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]+)?)/)?{COMPONENT}(?:/{COMPONENT})*)"

@@ -169,9 +169,7 @@ class Lowering:
         self.files[at] = Tree({"asks": Entry("file", 0o644, blob=Blob.of(text.encode()))})
         asked = mount(type="bind", source=at, target="/.al/step")
         seen = mount(type="bind", from_=source, source="/", target="/.al/root")
-        stage.lines.append(
-            f'RUN --network=none {TOOLS} {asked} {seen} ["/.al/bin/busybox", "sh", "/.al/bin/probe.sh"]'
-        )
+        stage.lines.append(f'RUN --network=none {TOOLS} {asked} {seen} ["/.al/bin/busybox", "sh", "/.al/bin/probe.sh"]')
         self.stages.append(stage)
         return stage.name
 
@@ -477,7 +475,9 @@ class Lowering:
         for _, secret in step.secrets:
             self.secrets[secret.handle] = secret
             options.append(
-                mount(type="secret", id=secret.handle, target=f"/.al/secret/{secret.handle}", mode="0444", required="true")
+                mount(
+                    type="secret", id=secret.handle, target=f"/.al/secret/{secret.handle}", mode="0444", required="true"
+                )
             )
         if step.volatile:
             handle = f"volatile-{step.key[:16]}"

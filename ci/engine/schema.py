@@ -194,6 +194,8 @@ class _Reader:
                     fields = {f.name: f for f in self._fields(source, name)}
                     fields["id"] = FieldDef("id", "ID!")
                     found[name] = TypeDef(name, kind, doc, fields=fields)
+                case _:
+                    pass
         found["Node"] = TypeDef("Node", "INTERFACE", "An object with an id.", fields={"id": FieldDef("id", "ID!")})
         query = dict(found["Query"].fields)
         query["node"] = FieldDef("node", "Node", {"id": Argument("id", "ID!")}, "Load any object from its id.")
@@ -284,9 +286,10 @@ class _Reader:
 
 def _assignments(node: ast.ClassDef) -> Iterator[tuple[ast.Name, Any]]:
     for item in node.body:
-        if isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
-            if isinstance(item.value, ast.Constant) and item.targets[0].id != "__slots__":
-                yield item.targets[0], item
+        if not (isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name)):
+            continue
+        if isinstance(item.value, ast.Constant) and item.targets[0].id != "__slots__":
+            yield item.targets[0], item
 
 
 def _selected(method: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str | None, bool]:

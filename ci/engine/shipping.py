@@ -8,11 +8,10 @@ its layers never are.
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import hashlib
 import io
 import json
-import os
 import posixpath
 import re
 import shutil
@@ -44,7 +43,9 @@ CREATED = "org.opencontainers.image.created"
 
 def ship(builder: Builder, need: Ship) -> str:
     """Build an image and bring it where it shall go; its digest. Raises FieldError and what builds raise."""
-    containers = [need.container, *need.variants] if _holds(need.container) or not need.variants else list(need.variants)
+    containers = (
+        [need.container, *need.variants] if _holds(need.container) or not need.variants else list(need.variants)
+    )
     containers = [replace(c, fs=builder.resolve(c.fs)) for c in containers]
     if len(containers) == 1 and need.how == "push" and not _needs_rewriting(containers[0]):
         return _direct(builder, need, containers[0])
@@ -56,7 +57,8 @@ def ship(builder: Builder, need: Ship) -> str:
             if target.is_dir():
                 raise FieldError(f"{target} is a folder; the archive needs a file name. Give one.")
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            target.touch(mode=0o600)
+            with target.open("wb") as file:
                 image.write(file)
         case "store":
             buffer = builder.folder.parent / f"store.{image.digest[7:19]}.tar"
@@ -82,7 +84,7 @@ def _epoch(builder: Builder, container: Container) -> int:
         return int(given)
     label = dict(container.labels).get(CREATED, "")
     try:
-        return int(datetime.datetime.fromisoformat(label.replace("Z", "+00:00")).timestamp())
+        return int(dt.datetime.fromisoformat(label.replace("Z", "+00:00")).timestamp())
     except ValueError:
         return EPOCH
 
@@ -182,7 +184,7 @@ def _needs_rewriting(container: Container) -> bool:
         or any(n not in kept for n, _ in container.base_env)
         or any(not in_dockerfile(n, v) for n, v in container.env)
         or any(not n or re.search(r"[\r\n]", v) for n, v in container.labels)
-        or container.user == "" and container.extra.get("user")
+        or (container.user == "" and container.extra.get("user"))
     )
 
 
@@ -248,10 +250,10 @@ class Archive:
             manifest = json.loads(read(descriptor["digest"]))
         config = json.loads(read(manifest["config"]["digest"]))
         config["config"] = image_config(container, config.get("config") or {})
-        for name in [k for k in config if k.startswith("moby.") or k in ("variant", "author") and not config[k]]:
+        for name in [k for k in config if k.startswith("moby.") or (k in ("variant", "author") and not config[k])]:
             del config[name]
         data = json.dumps(config, sort_keys=True).encode()
-        manifest["config"] |= {"digest": _digest(data), "size": len(data)}
+        manifest["config"]["digest"], manifest["config"]["size"] = _digest(data), len(data)
         blobs[manifest["config"]["digest"]] = data
         for layer in manifest["layers"]:
             blobs[layer["digest"]] = folder / "blobs" / layer["digest"].replace(":", "/")
@@ -277,7 +279,8 @@ class Archive:
             media = json.loads(data)["mediaType"]
             tops = [{"mediaType": media, "digest": self.digest, "size": len(data)}]
         if name:
-            tops[0]["annotations"] = {**tops[0].get("annotations", {}), "io.containerd.image.name": _full(name)}
+            named: dict[str, str] = dict(tops[0].get("annotations") or ())
+            tops[0]["annotations"] = named | {"io.containerd.image.name": _full(name)}
         return tops
 
     def _files(self, name: str) -> Iterator[tuple[str, bytes | Path]]:
@@ -370,6 +373,7 @@ def docker_build(builder: Builder, need: DockerBuild) -> Container:
         output=f"type=oci,tar=false,dest={layout},rewrite-timestamp=true",
         platform="" if need.platform == builder.platform else need.platform,
         options=("--provenance=false",),
+        raw=True,
     )
     try:
         builder.buildkit.run(job)
@@ -411,15 +415,6 @@ def _build_error(failed: BuildFailed) -> FieldError:
     if failed.exit_code is not None:
         command = re.search(r'process "(.*)" did not complete', failed.reason)
         words = command[1].replace('\\"', '"').split(" ", 2) if command else []
-        output = [re.sub(r"^\d+\.\d+ ?", "", line) for line in _step_output(failed.log)]
-        return ExecError(words, failed.exit_code, "\n".join(output), "\n".join(output),
+        return ExecError(words, failed.exit_code, failed.stdout, failed.stderr,
                          f"failed to clone built container state: exit code: {failed.exit_code}")  # fmt: skip
     return FieldError(f"failed to convert Dockerfile to LLB: {failed.reason}")
-
-
-def _step_output(log: str) -> list[str]:
-    _, _, rest = log.rpartition("\n------\n > ")
-    lines = rest.partition("\n------")[0].splitlines()[1:]
-    return [line for line in lines if re.match(r"^\d+\.\d+ ?", line)]
-
-

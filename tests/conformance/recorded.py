@@ -126,11 +126,15 @@ def play(case: Case, work: Path, opened: Endpoint | None, opener: Opener) -> lis
             have = _comparable(_steady(answer, words, known), case.loose)
             want = _comparable(recorded, case.loose)
             if have != want:
-                wrong.append(f"step {number}: {_short(step)}\n  recorded {json.dumps(want)}\n  answered {json.dumps(have)}")
+                wrong.append(
+                    f"step {number}: {_short(step)}\n  recorded {json.dumps(want)}\n  answered {json.dumps(have)}"
+                )
     return wrong
 
 
-def _step(step: Mapping[str, Any], session: Endpoint, work: Path, saved: dict[str, Any], words: Mapping[str, str]) -> Any:
+def _step(
+    step: Mapping[str, Any], session: Endpoint, work: Path, saved: dict[str, Any], words: Mapping[str, str]
+) -> Any:
     if "look" in step:
         return _look(work / step["look"])
     if "shell" in step:

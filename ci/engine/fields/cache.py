@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..registry import Args, Call, field
-from ..values import Container, Pairs, put
+from ci.engine.registry import Args, Call, field
+from ci.engine.values import Container, Pairs, put
 
 
 @field("Query", "envFile")

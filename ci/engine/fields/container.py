@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from ..errors import FieldError, Unsupported
-from ..fs import Image
-from ..images import Resolved
-from ..registry import Args, Call, field
-from ..values import Container, Healthcheck, Port, drop, put
+from ci.engine.errors import FieldError, Unsupported
+from ci.engine.fs import Image
+from ci.engine.images import Resolved
+from ci.engine.registry import Args, Call, field
+from ci.engine.values import Container, Healthcheck, Port, drop, put
+
 from .records import Pair
 
 NOT_FROM = (
@@ -263,11 +264,13 @@ def exposed_ports(ctx: Call, parent: Container, args: Args) -> list[Port]:
 def with_docker_healthcheck(ctx: Call, parent: Container, args: Args) -> Container:
     if not args["args"]:
         raise FieldError("WithHealthcheck args is missing")
-    times = [
+    interval, timeout, start_period, start_interval = (
         go_duration(nanoseconds(args[n])) if args[n] else "0s"
         for n in ("interval", "timeout", "startPeriod", "startInterval")
-    ]
-    check = Healthcheck(tuple(args["args"]), bool(args["shell"]), *times, args["retries"] or 0)
+    )
+    check = Healthcheck(
+        tuple(args["args"]), bool(args["shell"]), interval, timeout, start_period, start_interval, args["retries"] or 0
+    )
     return parent.with_(healthcheck=check)
 
 

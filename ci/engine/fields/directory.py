@@ -6,17 +6,18 @@ import posixpath
 from dataclasses import replace
 from typing import Any
 
-from .. import patterns
-from ..digests import tree_digest
-from ..errors import ENGINE_ROOT, FieldError
-from ..export import write_tree
-from ..fs import Copy, Diff, Link, Make, MakeDir, Own, Remove, Stamp
-from ..needs import DockerBuild, Steps
-from ..reading import directory_name, folder, look, solve, subdirectory, within
-from ..registry import Args, Call, field
-from ..search import Query, search_tree
-from ..tree import TreeError, clean
-from ..values import Directory, File
+from ci.engine import patterns
+from ci.engine.digests import tree_digest
+from ci.engine.errors import ENGINE_ROOT, FieldError
+from ci.engine.export import write_tree
+from ci.engine.fs import Copy, Diff, Link, Make, MakeDir, Own, Remove, Stamp
+from ci.engine.needs import DockerBuild, Steps
+from ci.engine.reading import directory_name, folder, look, solve, subdirectory, within
+from ci.engine.registry import Args, Call, field
+from ci.engine.search import Query, search_tree
+from ci.engine.tree import TreeError, clean
+from ci.engine.values import Directory, File
+
 from .files import chosen, exists_at, mode_of, stat_at
 
 LONGEST_NAME = 255

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..errors import FieldError, Unsupported
-from ..needs import Outcome, Steps
-from ..reading import solve
-from ..registry import Args, Call, field
-from ..steps import Result
-from ..values import After, Container, Ran, Step, TreeMount
+from ci.engine.errors import FieldError, Unsupported
+from ci.engine.needs import Outcome, Steps
+from ci.engine.reading import solve
+from ci.engine.registry import Args, Call, field
+from ci.engine.steps import Result
+from ci.engine.values import After, Container, Ran, Step, TreeMount
 
 
 @field("Container", "withExec")

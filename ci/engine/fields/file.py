@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..digests import file_digest
-from ..errors import FieldError
-from ..export import write_file
-from ..fs import Own, Rewrite, Stamp
-from ..needs import Steps
-from ..reading import file, look, picked, solve
-from ..registry import Args, Call, field
-from ..search import Query, search_tree
-from ..tree import Tree
-from ..values import File
+from ci.engine.digests import file_digest
+from ci.engine.errors import FieldError
+from ci.engine.export import write_file
+from ci.engine.fs import Own, Rewrite, Stamp
+from ci.engine.needs import Steps
+from ci.engine.reading import file, look, picked, solve
+from ci.engine.registry import Args, Call, field
+from ci.engine.search import Query, search_tree
+from ci.engine.tree import Tree
+from ci.engine.values import File
+
 from .files import stat_of
 
 

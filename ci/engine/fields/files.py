@@ -7,13 +7,14 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
-from ..errors import ENGINE_ROOT, FieldError
-from ..fs import Copy, Filter, Fs, Link, Make, Remove
-from ..needs import Need, Steps
-from ..reading import locate, look, within
-from ..registry import Args, Call, field
-from ..tree import Entry, clean
-from ..values import Container, Directory, File
+from ci.engine.errors import ENGINE_ROOT, FieldError
+from ci.engine.fs import Copy, Filter, Fs, Link, Make, Remove
+from ci.engine.needs import Need, Steps
+from ci.engine.reading import locate, look, within
+from ci.engine.registry import Args, Call, field
+from ci.engine.tree import Entry, clean
+from ci.engine.values import Container, Directory, File
+
 from .mounts import inside, path_of, relative
 from .records import Stat
 

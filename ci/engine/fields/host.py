@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posixpath
 
-from ..errors import Unsupported
-from ..fs import Held
-from ..registry import Args, Call, field
-from ..values import Directory, File
+from ci.engine.errors import Unsupported
+from ci.engine.fs import Held
+from ci.engine.registry import Args, Call, field
+from ci.engine.values import Directory, File
 
 
 @field("Host", "directory")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import posixpath
 
-from ..errors import FieldError, Unsupported
-from ..registry import Args, Call, field
-from ..values import CacheMount, Container, Mount, SecretMount, TempMount, TreeMount
+from ci.engine.errors import FieldError, Unsupported
+from ci.engine.registry import Args, Call, field
+from ci.engine.values import CacheMount, Container, Mount, SecretMount, TempMount, TreeMount
 
 
 def path_of(parent: Container, args: Args, name: str = "path") -> str:

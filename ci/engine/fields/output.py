@@ -5,12 +5,13 @@ from __future__ import annotations
 import posixpath
 from dataclasses import replace
 
-from ..archive import ArchiveError, Tarball, read_archive
-from ..fs import Broken, Held
-from ..needs import Ship, Steps
-from ..reading import file as read_file
-from ..registry import Args, Call, field
-from ..values import Container, File
+from ci.engine.archive import ArchiveError, Tarball, read_archive
+from ci.engine.fs import Broken, Held
+from ci.engine.needs import Ship, Steps
+from ci.engine.reading import file as read_file
+from ci.engine.registry import Args, Call, field
+from ci.engine.values import Container, File
+
 from .container import configured
 
 NO_DIGEST = "sha256:" + "0" * 64

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..errors import ENGINE_ROOT, FieldError
-from ..fs import SCRATCH
-from ..graph import ROOT, Node, call
-from ..registry import Args, Call, field
-from ..session import ENGINE_VERSION
-from ..values import CacheVolume, Container, Directory
+from ci.engine.errors import ENGINE_ROOT, FieldError
+from ci.engine.fs import SCRATCH
+from ci.engine.graph import ROOT, Node, call
+from ci.engine.registry import Args, Call, field
+from ci.engine.session import ENGINE_VERSION
+from ci.engine.values import CacheVolume, Container, Directory
 
 NO_MODULE = "no current module: main client caller has no current module"
 

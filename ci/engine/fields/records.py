@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..registry import field
-from ..values import Healthcheck, Port
+from ci.engine.registry import field
+from ci.engine.values import Healthcheck, Port
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..registry import Args, Call, field
-from ..secrets import Secret
+from ci.engine.registry import Args, Call, field
+from ci.engine.secrets import Secret
 
 
 @field("Secret", "name")

@@ -48,34 +48,36 @@ scrub() { # secrets' lines become ***; without secrets bytes pass as they are
         $bb cat
         return
     fi
-    { $bb cat; printf '\n#end'; } | $bb awk -v files="$secrets" '
-        BEGIN {
-            count = split(files, names, " ")
-            for (i = 1; i <= count; i++)
-                while ((getline line < names[i]) > 0)
-                    if (line != "") known[++size] = line
-            for (i = 1; i <= size; i++)
-                for (j = i + 1; j <= size; j++)
-                    if (length(known[j]) > length(known[i])) { t = known[i]; known[i] = known[j]; known[j] = t }
-        }
-        function hide(text, word,    at, done) {
-            done = ""
-            while ((at = index(text, word)) > 0) {
-                done = done substr(text, 1, at - 1) "***"
-                text = substr(text, at + length(word))
-            }
-            return done text
-        }
-        NR > 1 { printf "%s%s", (NR > 2 ? "\n" : ""), held; fflush() }
-        { held = $0; for (i = 1; i <= size; i++) held = hide(held, known[i]) }
-    '
+    set -- # the words to hide, longest first, so that none is left half hidden
+    for file in $secrets; do
+        [ -r "$file" ] || continue
+        while IFS= read -r word || [ -n "$word" ]; do
+            [ -z "$word" ] || set -- "$@" "$word"
+        done <"$file"
+    done
+    longest=0
+    for word in "$@"; do [ ${#word} -le $longest ] || longest=${#word}; done
+    end='\n'
+    while [ -n "$end" ]; do
+        IFS= read -r line || end='' # the last line has no end
+        length=$longest
+        while [ -n "$line" ] && [ $length -gt 0 ]; do
+            for word in "$@"; do
+                [ ${#word} -ne $length ] || line=${line//"$word"/***}
+            done
+            length=$((length - 1))
+        done
+        printf "%s$end" "$line"
+    done
 }
 
 record() { # fifo name, redirect
     if [ -n "$2" ]; then
         $bb cat "$out/.$1" | $bb tee "$2" | scrub | $bb tee -a "$out/$1" "$out/combined" >&3
-    else
-        $bb cat "$out/.$1" | scrub | $bb tee -a "$out/$1" "$out/combined" >&3
+    elif [ -n "$secrets" ]; then
+        scrub <"$out/.$1" | $bb tee -a "$out/$1" "$out/combined" >&3
+    else # one process a stream: what is written in turn is read in turn
+        $bb tee -a "$out/$1" "$out/combined" <"$out/.$1" >&3
     fi
     : >"$out/.$1.done"
 }
