@@ -197,13 +197,14 @@ class BuildKit:
         log: list[str] = []
         try:
             assert process.stderr is not None
-            for raw in process.stderr:
-                line = scrub(raw.rstrip(b"\n"), hidden).decode(errors="replace")
-                log.append(line)
-                if len(log) > 20_000:
-                    del log[:10_000]
-                if self.progress is not None:
-                    self.progress(line)
+            with process.stderr as output:
+                for raw in output:
+                    line = scrub(raw.rstrip(b"\n"), hidden).decode(errors="replace")
+                    log.append(line)
+                    if len(log) > 20_000:
+                        del log[:10_000]
+                    if self.progress is not None:
+                        self.progress(line)
             code = process.wait()
         except BaseException:
             _end(process)

@@ -384,31 +384,38 @@ class Lowering:
         self.files[at] = Tree({"d": Entry("dir", mode)})
         return f"{at}/d/"
 
-    def _tree(self, tree: Tree, label: str = "") -> str:
-        """A context that holds a tree, or, where there are owners to keep, a stage."""
+    def _tree(self, tree: Tree, label: str = "") -> tuple[str, str]:
+        """Where a tree can be copied from: a context and a path in it, or a stage where there are owners to keep."""
         word = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "tree"
-        name = f"{word}-{tree.key[:8]}"
-        self.contexts.setdefault(name, Context(name, tree, label=label))
+        name, path = f"{word}-{tree.key[:8]}", "/"
+        if any(e.stamped for e in tree.entries.values()):
+            # to BuildKit equal contents are equal whatever their times; another folder's name tells them apart
+            path = f"/{tree.key[:12]}/"
+            wrapped = {path.strip("/"): tree.entries[""]}
+            wrapped |= {f"{path[1:]}{p}": e for p, e in tree.entries.items() if p}
+            self.contexts.setdefault(name, Context(name, Tree(wrapped), label=label))
+        else:
+            self.contexts.setdefault(name, Context(name, tree, label=label))
         owned = [(p, e) for p, e in tree.walk() if (e.uid, e.gid) != (0, 0)]
         if not owned:
-            return name
+            return name, path
         if self.plain:
             raise Unsupported("Files that belong to several owners, in a plain Dockerfile", "Use 'agent-loop call'.")
         text = "".join(f"{e.uid}:{e.gid} {p}\n" for p, e in owned)
         at = f"files/owners-{_short(text)}"
         self.files[at] = Tree({"list": Entry("file", 0o644, blob=Blob.of(text.encode()))})
         source = self._new()
-        source.lines.append(f"COPY --from={name} {paths('/', '/')}")
+        source.lines.append(f"COPY --from={name} {paths(path, '/')}")
         listed = mount(type="bind", source=f"{at}/list", target="/.al/list")
         command = f"RUN --network=none {TOOLS} {listed} {_edit('/r', 'owners', '/.al/list')}"
-        return self._outside(source, [command]).name
+        return self._outside(source, [command]).name, "/"
 
     def _copy_tree(self, stage: Stage, tree: Tree, target: str) -> None:
-        name = self._tree(tree)
+        name, path = self._tree(tree)
         if self.stages[-1] is not stage:  # the tree needed stages of its own
             self.stages.remove(stage)
             self.stages.append(stage)
-        stage.lines.append(f"COPY --from={name} {paths('/', target)}")
+        stage.lines.append(f"COPY --from={name} {paths(path, target)}")
 
     def _source(self, fs: Fs, path: str, lone: bool) -> tuple[str, str]:
         """Where a folder or file can be copied or mounted from: `from` (empty: the main context) and path."""
@@ -417,12 +424,13 @@ class Lowering:
         whole = plain(fs, self.session.builder.trees)
         label = getattr(fs, "label", "")
         if not lone:
-            return self._tree(folder_at(whole, path), label), "/"
+            return self._tree(folder_at(whole, path), label)
         entry = file_at(whole, path)
         name = posixpath.basename(path) or "file"
         tree = Tree({name: entry})
-        if (entry.uid, entry.gid) != (0, 0):
-            return self._tree(tree, label), f"/{name}"
+        if _special(entry):
+            source, inside = self._tree(tree, label)
+            return source, f"{inside}{name}"
         at = f"files/{_short(tree.key)}"
         self.files[at] = tree
         return "", f"{at}/{name}"
@@ -547,8 +555,8 @@ class Lowering:
             origin, path = self._source(source.fs, source.path, False)
         else:
             origin, path = "", self._empty_folder(0o755)
-        if owner:
-            origin, path = self._owned(step.base, origin, path, owner, False)
+        # a stage, since the volume is told apart by what fills it, and a context is another one every time
+        origin, path = self._owned(step.base, origin, path, owner, False)
         return mount(**options, from_=origin, source=path)
 
     def _owned(self, base: Fs, source: str, path: str, owner: str, lone: bool) -> tuple[str, str]:
@@ -679,6 +687,11 @@ def configuration(container: Container, state: State) -> list[str]:
     lines.append(f"ENTRYPOINT {words(container.entrypoint)}")
     lines.append(f"CMD {words(container.default_args)}")
     return lines
+
+
+def _special(entry: Entry) -> bool:
+    """Whether a file has what a build context cannot carry: an owner, or a time that counts."""
+    return (entry.uid, entry.gid) != (0, 0) or entry.stamped
 
 
 def _folder(path: str) -> str:

@@ -102,8 +102,10 @@ class Secrets:
 
 
 def scrub(data: bytes, plaintexts: Iterable[bytes]) -> bytes:
-    """Each occurrence of a plaintext, or of a line of one, as `***`."""
-    lines = {line for text in plaintexts for line in text.splitlines() if line}
-    for line in sorted(lines, key=len, reverse=True):
-        data = data.replace(line, MASK.encode())
+    """Each occurrence of a plaintext, with or without its last newline, or of a line of one, as `***`."""
+    words: set[bytes] = set()
+    for text in plaintexts:
+        words |= {text, text.rstrip(b"\n"), *text.splitlines()}
+    for word in sorted(words - {b""}, key=len, reverse=True):
+        data = data.replace(word, MASK.encode())
     return data

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from .buildkit import Job
 from .dockerfile import Context
+from .durations import nanoseconds
 from .errors import BuildFailed, ExecError, FieldError
 from .execs import in_dockerfile
 from .fs import Image, folder_at, plain
 from .images import Resolved
 from .needs import DockerBuild, Ship
 from .tree import EPOCH, clean
-from .values import Container
+from .values import Container, Healthcheck
 
 if TYPE_CHECKING:
     from .builder import Builder
@@ -89,7 +90,7 @@ def _epoch(builder: Builder, container: Container) -> int:
         return EPOCH
 
 
-def _options(builder: Builder, need: Ship, container: Container) -> str:
+def _options(need: Ship) -> str:
     words = ["rewrite-timestamp=true", f"oci-mediatypes={str(OCI[need.media_types]).lower()}"]
     if need.compression:
         words += [f"compression={COMPRESSIONS[need.compression.lower()]}", "force-compression=true"]
@@ -99,9 +100,12 @@ def _options(builder: Builder, need: Ship, container: Container) -> str:
     return ",".join(words)
 
 
-def _run(builder: Builder, need: Ship, container: Container, output: str, **more: Any) -> dict[str, Any]:
+def _run(
+    builder: Builder, container: Container, output: str, *, configured: bool = True, **more: Any
+) -> dict[str, Any]:
+    """Build a container's image, or only its files where the configuration is written here afterwards."""
     lowering = builder.lowering()
-    target = lowering.image(container)
+    target = lowering.image(container) if configured else lowering.target(container.fs)
     args = {"SOURCE_DATE_EPOCH": str(_epoch(builder, container))}
     platform = container.platform if container.platform != builder.platform else ""
     try:
@@ -112,19 +116,19 @@ def _run(builder: Builder, need: Ship, container: Container, output: str, **more
 
 def _direct(builder: Builder, need: Ship, container: Container) -> str:
     """Let BuildKit push the image itself, without a detour over this machine."""
-    options = _options(builder, need, container)
+    options = _options(need)
     more: dict[str, Any] = {"config": _login(builder, container)}
     if builder.session.options.provenance:
         session = builder.session.options
         caches = [f"--cache-to={c}" for c in session.cache_to] + [f"--cache-from={c}" for c in session.cache_from]
         more["options"] = (*caches, "--provenance=mode=max")
-    metadata = _run(builder, need, container, f"type=image,name={need.target},push=true,{options}", **more)
+    metadata = _run(builder, container, f"type=image,name={need.target},push=true,{options}", **more)
     return str(metadata.get("containerimage.digest", ""))
 
 
 def _layout(builder: Builder, need: Ship, container: Container) -> Path:
     folder = builder.session.scratch / f"image-{len(list(builder.session.scratch.glob('image-*')))}"
-    _run(builder, need, container, f"type=oci,tar=false,dest={folder},{_options(builder, need, container)}")
+    _run(builder, container, f"type=oci,tar=false,dest={folder},{_options(need)}", configured=False)
     return folder
 
 
@@ -188,7 +192,7 @@ def _needs_rewriting(container: Container) -> bool:
     )
 
 
-def image_config(container: Container, config: dict[str, Any]) -> dict[str, Any]:
+def image_config(container: Container) -> dict[str, Any]:
     """The `config` part of an image's configuration, exactly as the container has it."""
     made: dict[str, Any] = {}
     if container.user:
@@ -205,12 +209,24 @@ def image_config(container: Container, config: dict[str, Any]) -> dict[str, Any]
         made["WorkingDir"] = container.workdir
     if container.labels:
         made["Labels"] = dict(container.labels)
-    if config.get("Healthcheck"):
-        made["Healthcheck"] = config["Healthcheck"]
+    if container.healthcheck is not None:
+        made["Healthcheck"] = _healthcheck(container.healthcheck)
     for name in ("StopSignal", "Volumes", "Shell", "OnBuild"):
         if container.extra.get(name):
             made[name] = container.extra[name]
     return made
+
+
+def _healthcheck(check: Healthcheck) -> dict[str, Any]:
+    made: dict[str, Any] = {"Test": ["CMD-SHELL" if check.shell else "CMD", *check.args]}
+    times = {
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+    }
+    made |= {name: nanoseconds(text) for name, text in times.items() if text != "0s"}
+    return made | ({"Retries": check.retries} if check.retries else {})
 
 
 @dataclass(frozen=True)
@@ -249,7 +265,8 @@ class Archive:
             descriptor = manifest["manifests"][0]
             manifest = json.loads(read(descriptor["digest"]))
         config = json.loads(read(manifest["config"]["digest"]))
-        config["config"] = image_config(container, config.get("config") or {})
+        config["config"] = image_config(container)
+        config["history"] = [h for h in config.get("history") or [] if not h.get("empty_layer")]
         for name in [k for k in config if k.startswith("moby.") or (k in ("variant", "author") and not config[k])]:
             del config[name]
         data = json.dumps(config, sort_keys=True).encode()
@@ -272,15 +289,15 @@ class Archive:
 
     def _tops(self, name: str) -> list[dict[str, Any]]:
         if len(self.manifests) == 1:
-            tops = [dict(self.manifests[0])]
+            tops: list[dict[str, Any]] = [dict(self.manifests[0])]
         else:
             data = self.blobs[self.digest]
             assert isinstance(data, bytes)
             media = json.loads(data)["mediaType"]
             tops = [{"mediaType": media, "digest": self.digest, "size": len(data)}]
         if name:
-            named: dict[str, str] = dict(tops[0].get("annotations") or ())
-            tops[0]["annotations"] = named | {"io.containerd.image.name": _full(name)}
+            named: dict[str, str] = tops[0].setdefault("annotations", {})
+            tops[0]["annotations"] = {**named, "io.containerd.image.name": _full(name)}
         return tops
 
     def _files(self, name: str) -> Iterator[tuple[str, bytes | Path]]:

@@ -76,6 +76,8 @@ class Entry:
     mtime: float = EPOCH
     blob: Blob = EMPTY_BLOB
     target: str = ""
+    stamped: bool = False
+    """Whether somebody set the time, so that it counts."""
 
     @property
     def size(self) -> int:
@@ -238,6 +240,7 @@ class Tree:
                 uid=entry.uid if uid is None else uid,
                 gid=entry.gid if gid is None else gid,
                 mtime=entry.mtime if mtime is None else mtime,
+                stamped=entry.stamped or mtime is not None,
                 mode=entry.mode if mode is None or entry.kind == "link" else mode,
             )
 
@@ -245,11 +248,12 @@ class Tree:
 
     @cached_property
     def key(self) -> str:
-        """Hash of paths, kinds, modes, owners and contents; times take no part."""
+        """Hash of paths, kinds, modes, owners and contents; times take part only where somebody set them."""
         digest = hashlib.sha256()
         for path, e in [("", self.entries[""]), *self.walk()]:
             what = e.target if e.kind == "link" else e.blob.sha256 if e.kind == "file" else ""
-            digest.update(f"{path}\0{e.kind}\0{e.mode:o}\0{e.uid}\0{e.gid}\0{what}\n".encode())
+            when = e.mtime if e.stamped else ""
+            digest.update(f"{path}\0{e.kind}\0{e.mode:o}\0{e.uid}\0{e.gid}\0{when}\0{what}\n".encode())
         return digest.hexdigest()
 
     # Writing

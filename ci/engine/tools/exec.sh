@@ -43,30 +43,49 @@ keep_mount() { # index:path
     fi
 }
 
+hide() { # words: in $line, longest first
+    length=$longest
+    while [ -n "$line" ] && [ $length -gt 0 ]; do
+        for word in "$@"; do
+            [ ${#word} -ne $length ] || line=${line//"$word"/***}
+        done
+        length=$((length - 1))
+    done
+}
+
 scrub() { # secrets' lines become ***; without secrets bytes pass as they are
     if [ -z "$secrets" ]; then
         $bb cat
         return
     fi
-    set -- # the words to hide, longest first, so that none is left half hidden
+    set -- # the words to hide: lines of the secrets, and whole values of several lines
+    whole=''
     for file in $secrets; do
         [ -r "$file" ] || continue
+        count=0
         while IFS= read -r word || [ -n "$word" ]; do
+            count=$((count + 1))
             [ -z "$word" ] || set -- "$@" "$word"
         done <"$file"
+        if [ $count -gt 1 ]; then
+            word=$($bb cat "$file"; echo x)
+            set -- "$@" "${word%x}" "$($bb cat "$file")"
+            whole=1
+        fi
     done
-    longest=0
+    longest=0 # the longest first, so that none is left half hidden
     for word in "$@"; do [ ${#word} -le $longest ] || longest=${#word}; done
+    if [ -n "$whole" ]; then # such a value can only be found in all of the output
+        line=$($bb cat; echo x)
+        line=${line%x}
+        hide "$@"
+        printf '%s' "$line"
+        return
+    fi
     end='\n'
     while [ -n "$end" ]; do
         IFS= read -r line || end='' # the last line has no end
-        length=$longest
-        while [ -n "$line" ] && [ $length -gt 0 ]; do
-            for word in "$@"; do
-                [ ${#word} -ne $length ] || line=${line//"$word"/***}
-            done
-            length=$((length - 1))
-        done
+        hide "$@"
         printf "%s$end" "$line"
     done
 }
