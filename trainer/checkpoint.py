@@ -281,6 +281,8 @@ def _point_latest(root: Path, name: str) -> None:
     link = root / f".unfinished-latest-{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(name)
+    if (root / "latest").is_dir() and not (root / "latest").is_symlink():
+        shutil.rmtree(root / "latest")  # a copy that followed the link, such as a restored backup
     link.replace(root / "latest")
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ class TestFormats:
 
     def test_unknown_keys(self, tmp_path: Path, tokenizer: ChatTokenizer) -> None:
         """Rows of no known format list the formats there are."""
-        with pytest.raises(DataError, match="Unknown format, keys 'a'.*sharegpt"):
+        with pytest.raises(DataError, match=r"Unknown format, keys 'a'.*sharegpt"):
             dataset.prepare(settings(write(tmp_path / "d.jsonl", [{"a": 1}])), tokenizer, 0)
 
 
@@ -180,7 +181,10 @@ class TestMask:
 
     def test_a_template_without_a_special_end_is_refused(self, tokenizer: ChatTokenizer) -> None:
         """A model that never learns to stop is the commonest fault of fine-tuning: an error, not a warning."""
-        source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+        source = (
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+            "{% if add_generation_prompt %}assistant: {% endif %}"
+        )
         plain = dataclasses.replace(tokenizer, source=source)
         (row,) = plain.encode([Example(1, (Message("user", "Q"), Message("assistant", "A")))])
         assert isinstance(row, formats.BadRow)
@@ -239,19 +243,15 @@ class TestPacking:
         assert sorted(i for g in groups for i in g) == list(range(len(lengths)))
         totals = sorted(sum(lengths[i] for i in g) for g in groups)
         assert all(t <= 32 for t in totals)
-        assert all(a + b > 32 for a, b in zip(totals, totals[1:], strict=False))
+        assert all(a + b > 32 for a, b in pairwise(totals))
 
 
 class TestDataset:
     def test_split_follows_content_not_place(self, tmp_path: Path, tokenizer: ChatTokenizer) -> None:
         """A row stays on its side when others come or go, so that no evaluation row was trained on before."""
         rows = [chat(f"question {i}", f"answer {i}") for i in range(60)]
-        one = dataset.prepare(
-            settings(write(tmp_path / "a.jsonl", rows), eval_fraction=0.3), tokenizer, 0
-        )
-        two = dataset.prepare(
-            settings(write(tmp_path / "b.jsonl", rows[::-1][:40]), eval_fraction=0.3), tokenizer, 0
-        )
+        one = dataset.prepare(settings(write(tmp_path / "a.jsonl", rows), eval_fraction=0.3), tokenizer, 0)
+        two = dataset.prepare(settings(write(tmp_path / "b.jsonl", rows[::-1][:40]), eval_fraction=0.3), tokenizer, 0)
         held_one = {one.examples[i].messages for g in one.eval for i in g}
         held_two = {two.examples[i].messages for g in two.eval for i in g}
         assert 5 < len(held_one) < 35
@@ -276,7 +276,9 @@ class TestDataset:
         """White space between JSON's words changes nothing; one character of an answer does."""
         plain = dataset.prepare(settings(write(tmp_path / "a.jsonl", [chat("q", "abc")])), tokenizer, 0)
         spaced = dataset.prepare(
-            settings(write(tmp_path / "b.jsonl", [json.dumps(chat("q", "abc"), indent=None, separators=(" ,", " : "))])),
+            settings(
+                write(tmp_path / "b.jsonl", [json.dumps(chat("q", "abc"), indent=None, separators=(" ,", " : "))])
+            ),
             tokenizer,
             0,
         )

@@ -28,9 +28,7 @@ class TestOperations:
             ("gemma-3-4b", 3.209, 0.671, 29.8, 23.5, 16.7),
         ],
     )
-    def test_golden(
-        self, name: str, body: float, head: float, adapters: float, recompute: float, keep: float
-    ) -> None:
+    def test_golden(self, name: str, body: float, head: float, adapters: float, recompute: float, keep: float) -> None:
         """Parameters (billions; adapters in millions) and GFLOP a token at 2048 tokens and rank 16."""
         sizes = shape(name)
         assert sizes.body / 1e9 == pytest.approx(body, abs=5e-4)

@@ -1,0 +1,239 @@
+"""The commands as a person meets them: words in, lines and exit statuses out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from trainer import status
+from trainer.cli import app
+from trainer.data import EXAMPLES
+from trainer.errors import TrainerError
+
+RUNNER = CliRunner()
+
+
+def run(*words: object) -> Any:
+    return RUNNER.invoke(app, [str(w) for w in words])
+
+
+class TestLightness:
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["--help"],
+            ["train", "--help"],
+            ["train", "--dry-run", "--model", "tiny"],
+            ["train", "--dry-run", "--model", "gemma-2b", "--card", "rtx-4090"],
+            ["data", "check", str(EXAMPLES)],
+        ],
+    )
+    def test_looking_imports_neither_torch_nor_transformers(self, words: list[str]) -> None:
+        """Help, plan and data check answer without the libraries that take seconds to import."""
+        code = (
+            "import sys\nsys.argv = ['trainer', *sys.argv[1:]]\n"
+            "from trainer.__main__ import main\n"
+            "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+            "heavy = {'torch', 'transformers', 'peft', 'bitsandbytes', 'mlflow'} & set(sys.modules)\n"
+            "assert not heavy, heavy\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+class TestDryRun:
+    def test_a_named_card_needs_neither_card_nor_weights(self) -> None:
+        """The plan of a gated model for an RTX 4090, with memory by part and what was chosen by whom."""
+        done = run("train", "--dry-run", "--model", "gemma-2b", "--card", "rtx-4090")
+        assert done.exit_code == 0, done.output
+        assert "model.id = google/gemma-2-2b-it (preset gemma-2b)" in done.output
+        assert "GiB of 23.3 GiB on rtx-4090" in done.output
+        assert "flex_attention" in done.output
+
+    def test_what_does_not_fit(self) -> None:
+        """Its own exit status, and a length that would fit."""
+        done = run("train", "--dry-run", "--model", "gemma-9b", "--card", "8gb")
+        assert done.exit_code == 4
+        assert "--set data.max_length=512" in done.stderr
+
+    def test_leaves_nothing(self, tmp_path: Path) -> None:
+        """A dry run writes no run folder."""
+        assert run("train", "--dry-run", "--model", "tiny", "--output", tmp_path / "runs").exit_code == 0
+        assert not (tmp_path / "runs").exists()
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("words", "code", "text"),
+        [
+            (["--set", "lora.rank=0", "--set", "x.y=1"], 2, "Unknown setting 'x.y'"),
+            (["--data", "/nowhere.jsonl"], 3, "Unreadable data"),
+            (["--device", "cuda"], 5, "No GPU, run.device=cuda"),
+            (["--model", "./nowhere"], 2, "No such folder"),
+            (["--run-id", ".."], 2, "Not a run's name"),
+            (["--set", "data.max_length=100000"], 2, "beyond the model's context, 4096"),
+            (["--resume", "nowhere"], 2, "No run 'nowhere'"),
+        ],
+    )
+    def test_each_has_its_line_and_status(self, tmp_path: Path, words: list[str], code: int, text: str) -> None:
+        """One line that names value and place, and the documented exit status."""
+        if "--device" in words and shutil.which("nvidia-smi"):
+            pytest.skip("this machine has a card")
+        done = run("train", "--model", "tiny", "--output", tmp_path, *words)
+        assert done.exit_code == code, done.output
+        assert text in done.stderr
+
+    def test_bad_lines_of_data(self, tmp_path: Path) -> None:
+        """`data check` names each line and ends with 3."""
+        path = tmp_path / "d.jsonl"
+        path.write_text('{"text": "fine"}\n{"text": 3}\nnonsense\n')
+        done = run("data", "check", path)
+        assert done.exit_code == 3
+        assert "line 2: 'text' is int, not text" in done.stderr
+        assert "line 3: Not JSON" in done.stderr
+
+    def test_custom_needs_model_and_data(self) -> None:
+        """train-custom says what is missing; the preset commands are train with the model filled in."""
+        done = run("train-custom", "--model", "tiny")
+        assert done.exit_code == 2
+        assert "--data FILE" in done.stderr
+        done = run("train-gemma-9b", "--dry-run", "--card", "h100")
+        assert "google/gemma-2-9b-it" in done.output
+
+
+class TestRuns:
+    @pytest.fixture
+    def output(self, trained: Path, tmp_path: Path) -> Path:
+        shutil.copytree(trained, tmp_path / "runs" / "one", symlinks=True)
+        return tmp_path / "runs"
+
+    def test_status_and_logs(self, output: Path) -> None:
+        """The table has the run's state; the log has every step in order."""
+        assert "finished        12/12" in run("train-status", "--output", output).output
+        lines = run("train-logs", "one", "--output", output, "-n", 100).output.splitlines()
+        assert [int(x.split("step ")[1].split()[0]) for x in lines if "  loss" in x] == list(range(1, 13))
+
+    def test_a_dead_process_is_not_running(self, output: Path) -> None:
+        """A run whose process is gone reads as lost, and stopping it says so."""
+        status.write(output / "one", status.Status("running", 3, 12))
+        text = (output / "one" / "status.json").read_text()
+        (output / "one" / "status.json").write_text(text.replace(f'"pid": {os.getpid()}', '"pid": 999999'))
+        assert "lost" in run("train-status", "--output", output).output
+        assert "is not running (lost)" in run("train-stop", "one", "--output", output).output
+
+    def test_clean_asks_and_names_what_it_deletes(self, output: Path) -> None:
+        """Without a yes nothing goes; with it the checkpoints go and the adapter stays."""
+        done = RUNNER.invoke(app, ["train-clean", "one", "--output", str(output)], input="n\n")
+        assert done.exit_code == 1
+        assert "step-0000012" in done.output
+        assert len(list((output / "one" / "checkpoints").glob("step-*"))) == 4
+        assert run("train-clean", "one", "--output", output, "--yes").exit_code == 0
+        assert not list((output / "one" / "checkpoints").iterdir())
+        assert (output / "one" / "adapter" / "adapter_model.safetensors").exists()
+
+    def test_clean_leaves_a_running_run(self, output: Path) -> None:
+        """Checkpoints of a run at work are not deleted."""
+        status.write(output / "one", status.Status("running", 3, 12))
+        assert "is running: kept" in run("train-clean", "--all", "--output", output, "--yes").output
+        assert len(list((output / "one" / "checkpoints").glob("step-*"))) == 4
+
+    @pytest.mark.slow  # a process of its own imports everything
+    def test_stop_and_go_on(self, tmp_path: Path) -> None:
+        """train-stop ends a running process with 75 after it saved; the same command finishes the run."""
+        import time
+
+        words = [sys.executable, "-m", "trainer", "train", "--model", "tiny", "--output", str(tmp_path)]
+        words += ["--run-id", "one", "--max-steps", "8", "--set", "run.epochs=20"]
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            found = status.read(tmp_path / "one")
+            if found is not None and found.state == "running":
+                break
+            time.sleep(0.1)
+        assert "one: stopped at step" in run("train-stop", "one", "--output", tmp_path).output
+        assert process.wait(60) == 75
+        assert subprocess.run(words, capture_output=True).returncode == 0
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """The hub's answers for a gated, a missing and a failing model."""
+
+    def do_GET(self) -> None:
+        gated, failing = "gated" in self.path, "failing" in self.path
+        self.send_response(403 if gated else 500 if failing else 404)
+        self.send_header("X-Error-Code", "GatedRepo" if gated else "" if failing else "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class TestHub:
+    @pytest.mark.parametrize(
+        ("model", "code", "text"),
+        [
+            ("some/gated", 6, "No access to the gated model some/gated. Accept its licence"),
+            ("some/missing", 6, "No model some/missing on the hub"),
+            ("some/failing", 7, "some/failing"),
+            ("nobody/listens", 7, "cannot be reached"),
+        ],
+    )
+    def test_every_refusal_says_the_way_out(self, hub: str, tmp_path: Path, model: str, code: int, text: str) -> None:
+        """No token, no such model, a failing hub and no hub at all are told apart."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+        environment |= {
+            "HF_HOME": str(tmp_path),
+            "HF_ENDPOINT": "http://127.0.0.1:9" if model == "nobody/listens" else hub,
+            "NO_PROXY": "127.0.0.1",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "trainer", "train", "--dry-run", "--model", model],
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
+        assert (done.returncode, text in done.stderr) == (code, True), done.stderr
+
+
+def test_exit_statuses_are_all_different_and_documented() -> None:
+    """Every error has its own status, and the page that lists them has each."""
+
+    def below(kind: type[TrainerError]) -> list[type[TrainerError]]:
+        return [kind, *(k for sub in kind.__subclasses__() if sub.__module__ == "trainer.errors" for k in below(sub))]
+
+    codes = {kind.__name__: kind.exit_code for kind in below(TrainerError)}
+    assert len(set(codes.values())) == len(codes) == 16
+    page = (Path(__file__).parents[2] / "docs" / "trainer.md").read_text()
+    for name, code in codes.items():
+        assert f"| {code} | {name} |" in page, name
