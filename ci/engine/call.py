@@ -4,8 +4,9 @@
     agent-loop functions
     agent-loop check -l
 
-Words, output and exit status are those of `dagger call` (recorded in tests/ci/call/recorded). Exit status: 0 done,
-1 told on standard error why not, 130 interrupted; a command that fails in a container gives its own code.
+Words, output and exit status are those of `dagger call` (recorded in tests/conformance/module-calls.jsonl).
+Exit status: 0 done, 1 told on standard error why not, 130 interrupted; a command that fails in a container gives its
+own code.
 A call goes through small steps: find the module, know its types (kept on disk), parse the words, open a session,
 run, print. Only the module's own process imports dagger.
 """
@@ -13,6 +14,7 @@ run, print. Only the module's own process imports dagger.
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -84,6 +86,13 @@ def told(work: Callable[[], int]) -> int:
         return error.status
     except EngineError as error:
         print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:  # a fault of ours: still one line, and where it happened
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        print(
+            f"Error: Unexpected {type(error).__name__}, {error}, {where}. Report it with the command.", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("Interrupted; nothing is left running.", file=sys.stderr)

@@ -33,6 +33,8 @@ class Loader:
         text = address.text
         if address.made is not None:
             return self._api.root(*address.made, "id")
+        if address.type in ("Directory", "File") and ("://" in text or text.startswith("git@")):
+            raise CallError(f"a {address.type} from git needs a Dagger engine. Clone it and give its path.")
         match address.type:
             case "Directory":
                 return self._directory(Path(text), ignore)
@@ -69,8 +71,6 @@ class Loader:
 
     def _directory(self, path: Path, ignore: tuple[str, ...]) -> str:
         absolute = os.path.abspath(path.expanduser())  # noqa: PTH100 - links stay as they are written
-        if "://" in str(path) or str(path).startswith("git@"):
-            raise CallError("a folder from git needs a Dagger engine. Clone it and give its path.")
         if not Path(absolute).exists():
             raise CallError(_MISSING_FOLDER.format(path=absolute))
         if not Path(absolute).is_dir():

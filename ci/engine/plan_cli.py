@@ -155,11 +155,16 @@ def dockerfile(
 
 
 def _settled(work: Callable[[], int]) -> int:
-    try:
-        return told(work)
-    except policy_config.BadSettings as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+    """Run; a wrong setting of the policies has a status of its own."""
+
+    def settled() -> int:
+        try:
+            return work()
+        except policy_config.BadSettings as error:
+            print(f"Error: {error}", file=sys.stderr)
+            return 2
+
+    return told(settled)
 
 
 def _target(module: str | None, verbose: bool) -> Target:

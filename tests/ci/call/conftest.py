@@ -12,8 +12,9 @@ import pytest
 
 from ci.engine.module_session import OpenModule, opened
 from ci.engine.module_source import find
+from ci.engine.schema import cache_folder
 
-RECORDED = Path(__file__).parent / "recorded"
+RECORDED = Path(__file__).parents[2] / "conformance"
 SECRET = "123456789"
 
 Opener = Callable[..., AbstractContextManager[OpenModule]]
@@ -28,9 +29,12 @@ def copied(name: Path, to: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What the engine keeps on disk lies in a folder of this run."""
+    """What the engine keeps on disk lies in a folder of this run; only base images come from where setup puts them."""
     before = os.environ.get("AGENT_LOOP_CACHE")
-    os.environ["AGENT_LOOP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    folder, bases = tmp_path_factory.mktemp("cache"), cache_folder() / "bases"
+    if bases.is_dir():
+        (folder / "bases").symlink_to(bases)
+    os.environ["AGENT_LOOP_CACHE"] = str(folder)
     yield
     if before is None:
         del os.environ["AGENT_LOOP_CACHE"]
@@ -41,7 +45,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def probe(tmp_path_factory: pytest.TempPathFactory, cache: None) -> Path:
     """The recorded module."""
-    return copied(RECORDED / "probe", tmp_path_factory.mktemp("recorded") / "probe")
+    return copied(RECORDED / "module", tmp_path_factory.mktemp("recorded") / "probe")
 
 
 @pytest.fixture(scope="session")
