@@ -14,8 +14,10 @@ COLOURS = {"stable": "#1a7f37", "watch": "#9a6700", "drifted": "#cf222e", "insuf
 STYLE = """
 :root { color-scheme: light dark } body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto;
 padding: 0 1rem } h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
-.scroll { overflow-x: auto } table { border-collapse: collapse; width: 100% } th, td { text-align: left;
-padding: .35rem .7rem; border-bottom: 1px solid #8884 } td.n { text-align: right; font-variant-numeric: tabular-nums }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; width: 100% } th, td { text-align: left;
+padding: .35rem .7rem; border-bottom: 1px solid #8884 } td.n { text-align: right; white-space: nowrap;
+font-variant-numeric: tabular-nums }
 .level { color: #fff; border-radius: 1rem; padding: .1rem .6rem; font-size: .85rem; white-space: nowrap }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1rem }
 figure { margin: 0; background: #fff; border: 1px solid #8884; border-radius: 8px; padding: .5rem }
@@ -87,7 +89,7 @@ def _plot(feature: Feature) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 2.6))
-    figure.subplots_adjust(left=0.12, right=0.98, top=0.88, bottom=0.3)
+    figure.subplots_adjust(left=0.12, right=0.98, top=0.88, bottom=0.24)
     axes = figure.subplots()
     places = range(len(feature.bins))
     axes.bar([p - 0.2 for p in places], feature.reference_shares, 0.4, label="reference", color="#8c959f")
