@@ -71,6 +71,7 @@ class Invocation:
     ):
         self._evaluate = evaluate
         self._made: dict[str, Any] = {}
+        self._loaded: dict[int, tuple[Step, dict[str, Any]]] = {}
         self._module = module
         self._catalog = catalog
         self._api = api
@@ -83,6 +84,9 @@ class Invocation:
         An object that can be exported goes to `save_to` where that is given. Raises CallError.
         """
         main = self._catalog.main
+        for step in line.steps:  # the module's process is still importing: read the host meanwhile
+            if self._catalog.is_own(step.owner.name) and not step.function.is_field:
+                self._inputs(step)
         state = self.construct(line.constructor)
         if not line.steps:
             return state
@@ -172,8 +176,10 @@ class Invocation:
         return Field(step.function.name, arguments)
 
     def _inputs(self, step: Step) -> dict[str, Any]:
-        """Every declared argument of a function of the module, given or not."""
-        return {a.name: self._input(step, a) for a in step.function.arguments}
+        """Every declared argument of a function of the module, given or not; loaded once."""
+        if id(step) not in self._loaded:
+            self._loaded[id(step)] = step, {a.name: self._input(step, a) for a in step.function.arguments}
+        return self._loaded[id(step)][1]
 
     def _input(self, step: Step, argument: Argument) -> Any:
         if argument.name in step.given:

@@ -54,6 +54,7 @@ def opened(
         calls = serve_module(session, source.name, source.source)
         env = environment(source, session.port, session.token, session.scratch)
         with ModuleProcess(env, Path.cwd(), show) as process:
+            session.answer("{__typename}")  # loads what answering takes while the process imports
             yield OpenModule(session, calls, ModuleFunctions(calls, process))
 
 
