@@ -216,7 +216,11 @@ class Allowance:
         """Count tokens that a request used."""
         limit = principal.limits.get("tpm", self._settings.key_tpm)
         if limit is not None and tokens > 0:
-            self._window.hit(RateLimitItemPerMinute(limit), principal.key_id, "tokens", cost=tokens)
+            item = RateLimitItemPerMinute(limit)
+            # A hit beyond what is left would be refused and not counted at all.
+            left = self._window.get_window_stats(item, principal.key_id, "tokens").remaining
+            if left > 0:
+                self._window.hit(item, principal.key_id, "tokens", cost=min(tokens, left))
 
     def running(self, key_id: str) -> int:
         """Requests of a key in work now."""

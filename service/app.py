@@ -57,13 +57,12 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=settings.max_body,
     )
     failures.install(app)
     app.include_router(health.router)
     app.include_router(runs.router)
     app.include_router(openai.router)
-    app.add_middleware(Edge, metrics=metrics, variant=settings.variant)
+    app.add_middleware(Edge, metrics=metrics, variant=settings.variant, max_body=settings.max_body)
     return app
 
 

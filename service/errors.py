@@ -7,6 +7,7 @@
     ├── Forbidden             403
     ├── NotFound              404
     ├── Conflict              409
+    ├── BodyTooLarge          413
     ├── LimitReached          429  a key's own limit, with Retry-After
     └── Unavailable           503  everybody's overload, a store or a backend that is down, with Retry-After
 
@@ -107,6 +108,14 @@ class Conflict(ApiError):
     status = 409
     kind = "conflict_error"
     code = "conflict"
+
+
+class BodyTooLarge(ApiError):
+    """More bytes than the service takes."""
+
+    status = 413
+    kind = "invalid_request_error"
+    code = "content_too_large"
 
 
 class LimitReached(ApiError):

@@ -83,7 +83,7 @@ class WandB:
     """Weights & Biases, offline unless the person's environment says otherwise."""
 
     def __init__(self, run: Path, config: TrainConfig, step: int) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]  # an extra of its own, not among the tests' packages
 
         self.run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "agent-loop"),

@@ -75,7 +75,7 @@ class _Run:
                     found = self.schema.field(on, selection.name.value)
                     if found is None:
                         continue
-                    given = {a.name.value: literal(a.value, self.op.variables) for a in selection.arguments}
+                    given = {a.name.value: literal(a.value, self.op.variables) for a in selection.arguments or ()}
                     # a variable that is not given counts as an argument that is not given
                     missing = [n for n, v in given.items() if v is None and self._left_out(selection, n)]
                     for name in missing:
@@ -99,7 +99,7 @@ class _Run:
     def _left_out(self, field: FieldNode, name: str) -> bool:
         from graphql.language import VariableNode
 
-        value = next(a.value for a in field.arguments if a.name.value == name)
+        value = next(a.value for a in field.arguments or () if a.name.value == name)
         return isinstance(value, VariableNode) and value.name.value not in self.op.variables
 
     def _fields(self, selections: SelectionSetNode, on: str) -> Iterator[tuple[str, FieldNode]]:
@@ -125,7 +125,7 @@ class _Run:
 
     def _root(self, field: FieldNode) -> Steps:
         if field.name.value in ("__schema", "__type"):
-            arguments_ = {a.name.value: literal(a.value, self.op.variables) for a in field.arguments}
+            arguments_ = {a.name.value: literal(a.value, self.op.variables) for a in field.arguments or ()}
             return (yield from introspect.answer(self.schema, field, arguments_, self.op.fragments))
         return (yield from self._field(ROOT, None, (field.alias or field.name).value, field))
 

@@ -58,7 +58,7 @@ class _View:
             return [self.select(v, selections) for v in value]
         found: dict[str, Any] = {}
         for key, field in self._fields(selections):
-            args = {a.name.value: literal(a.value, {}) for a in field.arguments}
+            args = {a.name.value: literal(a.value, {}) for a in field.arguments or ()}
             inner = self.read(value, field.name.value, args)
             found[key] = self.select(inner, field.selection_set) if field.selection_set else inner
         return found

@@ -74,9 +74,9 @@ def prepare(schema: Schema, text: str, variables: Mapping[str, Any] | None, name
     if len(chosen) != 1:
         raise RequestError([_error(f"operation {name or ''} not found")], 422)
     operation = chosen[0]
-    declared = {v.variable.name.value: _type_text(v.type) for v in operation.variable_definitions}
+    declared = {v.variable.name.value: _type_text(v.type) for v in operation.variable_definitions or ()}
     values: dict[str, Any] = {}
-    for definition in operation.variable_definitions:
+    for definition in operation.variable_definitions or ():
         known = definition.variable.name.value
         if variables is not None and known in variables:
             values[known] = _marked(variables[known])
@@ -193,20 +193,20 @@ class _Check:
         if kind != "query":
             self.fail(f'Schema does not support operation type "{kind}"', node)
             return
-        self.declared = {v.variable.name.value: _type_text(v.type) for v in node.variable_definitions}
+        self.declared = {v.variable.name.value: _type_text(v.type) for v in node.variable_definitions or ()}
         self.used = set()
         self.seen = set()
         self.selections(node.selection_set, "Query")
-        for definition in node.variable_definitions:
+        for definition in node.variable_definitions or ():
             name = definition.variable.name.value
             if name not in self.used:
                 self.fail(f'Variable "${name}" is never used.', definition)
 
     def selections(self, node: SelectionSetNode, on: str) -> None:
         for selection in node.selections:
-            for directive in selection.directives:
+            for directive in selection.directives or ():
                 self.fail(f'Unknown directive "@{directive.name.value}".', directive.name)
-                for argument in directive.arguments:
+                for argument in directive.arguments or ():
                     self.variables(argument.value, None)
             match selection:
                 case FieldNode():
@@ -232,7 +232,7 @@ class _Check:
     def field(self, node: FieldNode, on: str) -> None:
         name = node.name.value
         if name in META or (on == "Query" and name in ROOT_META):
-            for argument in node.arguments:
+            for argument in node.arguments or ():
                 self.variables(argument.value, None)
             return
         found = self.schema.field(on, name)
@@ -240,7 +240,7 @@ class _Check:
             known = self.schema.types[on].fields if on in self.schema.types else {}
             self.fail(f'Cannot query field "{name}" on type "{on}".{_near(name, known)}', node)
             return
-        given = {a.name.value: a for a in node.arguments}
+        given = {a.name.value: a for a in node.arguments or ()}
         for each in given:
             if each not in found.args:
                 self.fail(f'Unknown argument "{each}" on field "{on}.{name}".{_near(each, found.args)}', node)

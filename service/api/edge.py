@@ -15,7 +15,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ApiError
+from service.errors import ApiError, BodyTooLarge
 from service.telemetry import Metrics, names
 from service.telemetry.logs import bound
 
@@ -29,10 +29,11 @@ UNMATCHED = "unmatched"
 class Edge:
     """Wraps the application; `scope["state"]["arrival"]` becomes `time.monotonic()` at arrival."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, variant: str) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, variant: str, max_body: int) -> None:
         self.app = app
         self._metrics = metrics
         self._variant = variant
+        self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,6 +45,16 @@ class Edge:
         # A new dictionary: the server shares one `state` among all requests.
         scope["state"] = {**scope.get("state", {}), "arrival": arrival, "request_id": request_id}
         status = 0
+        taken = 0
+
+        async def bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                if taken > self._max_body:
+                    raise self._too_large()
+            return message
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -58,7 +69,10 @@ class Edge:
         failure = ""
         with self._metrics.active(names.HTTP_ACTIVE), bound(request_id=request_id):
             try:
-                await self.app(scope, receive, counted)
+                if _length(scope) > self._max_body:
+                    await _answer(self._too_large(), counted)
+                else:
+                    await self.app(scope, bounded, counted)
             except Exception as error:
                 failure = type(error).__name__
                 log.exception("request.failed", path=scope["path"])
@@ -66,6 +80,9 @@ class Edge:
                     await _answer(ApiError("Something went wrong in the service. Try again later."), counted)
             finally:
                 self._observe(scope, status, failure, time.monotonic() - arrival)
+
+    def _too_large(self) -> ApiError:
+        return BodyTooLarge(f"The body is too large: at most {self._max_body} bytes are taken. Send less.")
 
     def _observe(self, scope: Scope, status: int, failure: str, seconds: float) -> None:
         route = cast("Any", scope.get("route"))
@@ -78,6 +95,11 @@ class Edge:
             http_response_status_code=str(status or 499),
             error_type=failure or (str(status) if status >= 500 else ""),
         )
+
+
+def _length(scope: Scope) -> int:
+    text = Headers(scope=scope).get("content-length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
 def _method(method: str) -> str:

@@ -122,10 +122,7 @@ class Metrics:
         touched.
         """
         suffix = "_count" if metric.kind == "histogram" else ""
-        return (
-            self._registry.get_sample_value(metric.name + suffix, {k: str(v) for k, v in labels.items()})
-            or 0.0
-        )
+        return self._registry.get_sample_value(metric.name + suffix, {k: str(v) for k, v in labels.items()}) or 0.0
 
     def close(self) -> None:
         """Call when the process ends: its live gauges leave the sum of all workers."""
@@ -144,7 +141,5 @@ def _family(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Hi
     if metric.kind == "counter":
         return Counter(metric.name, metric.help, metric.labels, registry=registry)
     if metric.kind == "gauge":
-        return Gauge(
-            metric.name, metric.help, metric.labels, registry=registry, multiprocess_mode=metric.multiprocess
-        )
+        return Gauge(metric.name, metric.help, metric.labels, registry=registry, multiprocess_mode=metric.multiprocess)
     return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=metric.buckets)

@@ -266,9 +266,7 @@ TOOL_REPAIRS = Metric(
     ("reason",),
 )
 QUEUE_DEPTH = Metric("agent_loop_admission_queue_depth", "gauge", "Requests waiting for a place.")
-QUEUE_LIMIT = Metric(
-    "agent_loop_admission_queue_limit", "gauge", "Places in the queue; the next one is refused."
-)
+QUEUE_LIMIT = Metric("agent_loop_admission_queue_limit", "gauge", "Places in the queue; the next one is refused.")
 ADMITTED_ACTIVE = Metric("agent_loop_admission_active", "gauge", "Requests holding a place at the backend.")
 ADMISSION_WAIT = Metric(
     "agent_loop_admission_wait_seconds",
@@ -315,9 +313,7 @@ CONTEXT_TRUNCATIONS = Metric(
     "Calls that did not fit the context window: refused prompts and answers cut at its end.",
     ("gen_ai_request_model", "kind"),
 )
-OLLAMA_UP = Metric(
-    "ollama_up", "gauge", "1 when Ollama answered the last look, else 0.", multiprocess="livemostrecent"
-)
+OLLAMA_UP = Metric("ollama_up", "gauge", "1 when Ollama answered the last look, else 0.", multiprocess="livemostrecent")
 OLLAMA_LOADED = Metric(
     "ollama_model_loaded", "gauge", "1 while a model is in memory.", ("model",), multiprocess="livemostrecent"
 )

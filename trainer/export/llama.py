@@ -12,6 +12,7 @@ file may abort. It listens on a free port of 127.0.0.1 and answers only to a key
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import subprocess
@@ -90,7 +91,7 @@ class Llama:
         body = {"prompt": list(ids), "n_predict": tokens, "n_probs": top, "temperature": 0.0, "repeat_penalty": 1.0}
         reply = self._post("/completion", {**body, "cache_prompt": False, "stream": False})
         return [
-            Step(int(at["id"]), {int(other["id"]): float(other["logprob"]) for other in at["top_logprobs"]})
+            Step(int(at["id"]), {int(other["id"]): _number(other["logprob"]) for other in at["top_logprobs"]})
             for at in reply.get("completion_probabilities", [])
         ]
 
@@ -125,6 +126,11 @@ class Llama:
         if reply.status_code != 200:
             raise ExportError(f"llama.cpp refused {path}: {reply.text[:300]}, {self._path}.")
         return reply.json()
+
+
+def _number(said: float | None) -> float:
+    """A log-probability; JSON has no NaN, so llama.cpp says null."""
+    return math.nan if said is None else float(said)
 
 
 def main(argv: Sequence[str]) -> None:

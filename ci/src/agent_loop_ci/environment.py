@@ -136,6 +136,7 @@ def installed(
         [
             f"uv venv --quiet --python {base.interpreter} {VENV}",
             '"$@"',
+            f"rm -f {VENV}/.lock",  # uv's own, writable by everybody
             f"find {VENV} -exec touch -h -d @{EPOCH} {{}} +",
         ]
     )

@@ -169,11 +169,7 @@ class TestSeveralProcesses:
             stream = workers[index].stdout
             assert stream is not None
             text = json.loads(stream.readline())
-            return {
-                (s.name, tuple(sorted(s.labels.items()))): s.value
-                for f in parse_text(text)
-                for s in f.samples
-            }
+            return {(s.name, tuple(sorted(s.labels.items()))): s.value for f in parse_text(text) for s in f.samples}
 
         completed = ("agent_loop_runs_total", (("outcome", "completed"),))
         try:
@@ -197,9 +193,7 @@ class TestSeveralProcesses:
                 worker.kill()
                 worker.communicate()
 
-    def test_preparing_the_folder_removes_an_old_start(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_preparing_the_folder_removes_an_old_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Files of a former start would be counted again: they go, other files stay."""
         monkeypatch.setenv(multiprocess.VARIABLE, str(tmp_path / "shared"))
         (tmp_path / "shared").mkdir()
