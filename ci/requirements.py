@@ -6,13 +6,14 @@ no index address, so that the same file installs on the host, in an image and be
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+UV = Path(sys.executable).parent / "uv"
+"""uv as bootstrap installed it, whether or not the virtual environment is on PATH."""
 
 SETS: dict[str, list[str]] = {
     "host": ["--extra=ci", "--extra=service"],
@@ -32,7 +33,7 @@ def command(name: str, upgrade: bool) -> list[str]:
     """The uv command line that writes the set `name`; the dev set constrains all others to one version each."""
     constraint = [] if name in ("dev", "uv") else ["--constraint=requirements/dev.txt"]
     return [
-        "uv",
+        str(UV),
         "pip",
         "compile",
         "--quiet",
@@ -55,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
     if unknown:
         print(f"agent-loop lock: unknown argument '{unknown[0]}'. It takes only --upgrade.", file=sys.stderr)
         return 2
-    if shutil.which("uv") is None:
-        print("agent-loop lock: 'uv' is not on PATH. Activate .venv or install uv.", file=sys.stderr)
+    if not UV.is_file():
+        print(f"agent-loop lock: no {UV}. 'make dev' installs it.", file=sys.stderr)
         return 1
     for name in ["dev", *(n for n in SETS if n != "dev")]:
         print(f"requirements/{name}.txt", flush=True)
