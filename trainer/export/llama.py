@@ -32,7 +32,10 @@ ANSWER_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Step:
-    """One generated token and the natural log-probabilities of the likeliest tokens at its place, by id."""
+    """One generated token and the natural log-probabilities of the likeliest tokens at its place, by id.
+
+    `logprobs` is empty where llama.cpp does not report them: at a byte that leaves a character unfinished.
+    """
 
     token: int
     logprobs: Mapping[int, float]
@@ -89,11 +92,12 @@ class Llama:
         The last step may be the token that ends the turn.
         """
         body = {"prompt": list(ids), "n_predict": tokens, "n_probs": top, "temperature": 0.0, "repeat_penalty": 1.0}
-        reply = self._post("/completion", {**body, "cache_prompt": False, "stream": False})
-        return [
+        reply = self._post("/completion", {**body, "cache_prompt": False, "return_tokens": True, "stream": False})
+        reported = [
             Step(int(at["id"]), {int(other["id"]): _number(other["logprob"]) for other in at["top_logprobs"]})
             for at in reply.get("completion_probabilities", [])
         ]
+        return align([int(token) for token in reply["tokens"]], reported)
 
     def chat(self, messages: Sequence[Mapping[str, str]], tokens: int = 128) -> str:
         """The greedy answer to `messages` through the chat endpoint."""
@@ -126,6 +130,31 @@ class Llama:
         if reply.status_code != 200:
             raise ExportError(f"llama.cpp refused {path}: {reply.text[:300]}, {self._path}.")
         return reply.json()
+
+
+def align(tokens: Sequence[int], reported: Sequence[Step]) -> list[Step]:
+    """One step a generated token: llama.cpp generates every token but leaves some out of what it reports.
+
+    `reported` is a subsequence of `tokens`. A step gets its log-probabilities only where it has one possible place,
+    that is where matching from the front and matching from the back agree.
+    """
+    first, last = _places(tokens, reported), _places(tokens[::-1], reported[::-1])[::-1]
+    steps = [Step(token, {}) for token in tokens]
+    for step, early, late in zip(reported, first, last, strict=True):
+        if early == len(tokens) - 1 - late:
+            steps[early] = step
+    return steps
+
+
+def _places(tokens: Sequence[int], reported: Sequence[Step]) -> list[int]:
+    """The earliest place of each reported step, in order. Raises ExportError where a step has none."""
+    found: list[int] = []
+    for step in reported:
+        start = found[-1] + 1 if found else 0
+        if step.token not in tokens[start:]:
+            raise ExportError(f"llama.cpp reports token {step.token}, which is not in its answer {list(tokens)}.")
+        found.append(tokens.index(step.token, start))
+    return found
 
 
 def _number(said: float | None) -> float:

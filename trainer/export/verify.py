@@ -11,7 +11,7 @@ steps, and the greedy answers are equal exactly when every step agrees.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,6 +72,8 @@ class Figures:
     steps: int = 0
     same_choice: int = 0
     ties: int = 0
+    measured: int = 0
+    """Steps with probabilities to compare; the others, inside a character of several bytes, only have a choice."""
     same_answers: int = 0
     mean_divergence: float = 0.0
     largest_difference: float = 0.0
@@ -127,7 +129,7 @@ def verify(
         divergence += _follow(llama, reference, ids, bounds, figures)
         if progress:
             progress(number, len(chats))
-    figures.mean_divergence = divergence / max(1, figures.steps)
+    figures.mean_divergence = divergence / max(1, figures.measured)
     figures.problems += _beyond(figures, bounds)
     return figures
 
@@ -199,16 +201,31 @@ def _follow(llama: Asked, reference: Reference, ids: list[int], bounds: Bounds, 
             figures.ties += 1
         else:
             same = False
-        kl = 0.0
+        figures.measured += bool(step.logprobs)
         for token, theirs in step.logprobs.items():
             ours = float(place[token])
-            kl += math.exp(ours) * (ours - theirs)
             if max(ours, theirs) > LIKELY:
                 figures.largest_difference = max(figures.largest_difference, abs(ours - theirs))
-        # The sum over the top tokens alone may fall a little below zero; NaN is below nothing and stays.
-        divergence += 0.0 if kl < 0 else kl
+        divergence += _divergence(place, step.logprobs)
     figures.same_answers += same
     return divergence
+
+
+def _divergence(place: torch.Tensor, logprobs: Mapping[int, float]) -> float:
+    """KL divergence, reference to file, with all tokens that the file does not report taken as one; NaN stays NaN.
+
+    Without that rest the sum would be negative wherever the file prefers what the reference does not. Taking tokens
+    together can only lower a divergence, so this is a lower bound of the exact one.
+    """
+    if not logprobs:
+        return 0.0
+    ours = {token: float(place[token]) for token in logprobs}
+    rest_ours = max(1e-7, 1 - math.fsum(math.exp(value) for value in ours.values()))
+    rest_theirs = 1 - math.fsum(math.exp(value) for value in logprobs.values())
+    rest_theirs = rest_theirs if math.isnan(rest_theirs) else max(1e-7, rest_theirs)  # 1e-7: what fp32 resolves
+    terms = [math.exp(value) * (value - logprobs[token]) for token, value in ours.items()]
+    found = math.fsum(terms) + rest_ours * math.log(rest_ours / rest_theirs)
+    return 0.0 if found < 0 else found
 
 
 def _beyond(figures: Figures, bounds: Bounds) -> list[str]:
@@ -219,6 +236,8 @@ def _beyond(figures: Figures, bounds: Bounds) -> list[str]:
         found.append(f"Next tokens agree at {figures.agreement:.1%} of the steps, {bounds.agreement:.1%} are needed.")
     if not answers >= bounds.answers:
         found.append(f"Greedy answers agree for {answers:.1%} of the prompts, {bounds.answers:.1%} are needed.")
+    if not figures.measured:
+        found.append("llama.cpp gave no probabilities for any step: nothing is proved about them.")
     if not figures.mean_divergence <= bounds.divergence:
         found.append(
             f"Mean KL divergence is {figures.mean_divergence:.2e}, at most {bounds.divergence:.0e} is allowed."

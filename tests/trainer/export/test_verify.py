@@ -13,7 +13,8 @@ import torch
 from trainer import tiny
 from trainer.data.formats import Message
 from trainer.data.template import ChatTokenizer
-from trainer.export.llama import Step
+from trainer.export.errors import ExportError
+from trainer.export.llama import Step, align
 from trainer.export.quantise import Kind
 from trainer.export.verify import BOUNDS, Figures, verify
 
@@ -64,6 +65,43 @@ class TestPassing:
         assert (found.steps, found.same_choice, found.ties) == (40, 40, 0)
         assert found.mean_divergence == pytest.approx(0, abs=1e-6)
 
+    def test_steps_without_probabilities(self, tokenizer: ChatTokenizer) -> None:
+        """A step that llama.cpp does not weigh counts by its choice, and does not thin out the mean divergence."""
+
+        class Half(Scripted):
+            def follow(self, ids: Sequence[int], tokens: int, top: int) -> list[Step]:
+                return [Step(20, {}), *super().follow(ids, tokens, top)]
+
+        found = judge(Half(tokenizer, shift=-0.2))
+        assert (found.steps, found.same_choice, found.measured) == (44, 44, 40)
+        assert found.mean_divergence == judge(Scripted(tokenizer, shift=-0.2)).mean_divergence
+        assert judge(Half(tokenizer, steps=0)).problems  # nothing weighed at all is no proof
+
+
+class TestAlignment:
+    """llama.cpp reports no probabilities at a byte inside a character: what it does report must not slide."""
+
+    @pytest.mark.parametrize(
+        ("tokens", "reported", "expected"),
+        [
+            ([7, 8, 9], [7, 8, 9], [7, 8, 9]),
+            ([7, 240, 159, 8, 9], [7, 8, 9], [7, None, None, 8, 9]),
+            ([7, 7, 240, 7], [7, 7, 7], [7, 7, None, 7]),
+            ([227, 129, 129, 9], [129, 9], [None, None, None, 9]),  # either 129 may be the last byte: neither counts
+            ([], [], []),
+        ],
+    )
+    def test_each_in_its_place(self, tokens: list[int], reported: list[int], expected: list[int | None]) -> None:
+        """A step keeps its probabilities where only one place fits, and loses them where two do."""
+        found = align(tokens, [Step(token, {token: -0.5}) for token in reported])
+        assert [step.token for step in found] == tokens
+        assert [next(iter(step.logprobs), None) for step in found] == expected
+
+    def test_something_else(self) -> None:
+        """Probabilities of a token that was not generated are an error, not a comparison."""
+        with pytest.raises(ExportError, match="token 9, which is not in its answer"):
+            align([7, 8], [Step(9, {9: 0.0})])
+
 
 class TestFailing:
     def test_another_choice(self, tokenizer: ChatTokenizer) -> None:
@@ -77,8 +115,19 @@ class TestFailing:
         """The same choice with another certainty breaks the bounds on divergence and difference."""
         found = judge(Scripted(tokenizer, shift=-0.2))
         assert found.same_choice == found.steps
+        rest = 0.1 * math.log(0.1 / (0.8 - 0.7 * math.exp(-0.2)))
+        assert found.mean_divergence == pytest.approx(0.7 * 0.2 + rest, abs=1e-4)
         assert [p.split()[0] for p in found.problems] == ["Mean", "A"]
         assert found.largest_difference == pytest.approx(0.2, abs=1e-4)
+
+    def test_a_file_that_prefers_something_else(self, tokenizer: ChatTokenizer) -> None:
+        """Certainty about what the reference finds unlikely diverges, although each reported term is negative."""
+
+        class Certain(Scripted):
+            def follow(self, ids: Sequence[int], tokens: int, top: int) -> list[Step]:
+                return [Step(500, {500: math.log(0.9)})] * 5
+
+        assert judge(Certain(tokenizer)).mean_divergence > 1
 
     def test_not_a_number(self, tokenizer: ChatTokenizer) -> None:
         """A model that computes NaN fails; no comparison with NaN may look like success."""
