@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncGenerator
@@ -11,7 +12,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
-from service import backends, tools
+from service import backends, tools, web
 from service.admission import Admission, Allowance, Gate
 from service.agents import Agents
 from service.api import failures, health, openai, runs
@@ -26,7 +27,7 @@ from service.runs.reader import Reader
 from service.runs.runner import Runner
 from service.settings import Settings
 from service.store import Store
-from service.telemetry import Metrics, names
+from service.telemetry import Metrics, lag, names
 from service.tools.base import Toolbox
 
 log = structlog.get_logger("service")
@@ -62,6 +63,7 @@ def create_app(
     app.include_router(health.router)
     app.include_router(runs.router)
     app.include_router(openai.router)
+    app.include_router(web.router)
     app.add_middleware(Edge, metrics=metrics, variant=settings.variant, max_body=settings.max_body)
     return app
 
@@ -92,6 +94,8 @@ async def _start(
     runner = Runner(settings, store, calls, gate, toolbox, metrics, drain, variant)
     runner.start()
     stack.push_async_callback(runner.aclose)
+    watching = asyncio.create_task(lag.watch(metrics), name="loop-lag")
+    stack.callback(watching.cancel)
     return Parts(
         settings=settings,
         version=_version(),

@@ -17,9 +17,9 @@ NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 
 
 class Strict(BaseModel):
-    """A body in which an unknown field is a mistake."""
+    """A body in which an unknown field is a mistake, and so is a value of another type (true is no number)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class InputMessage(Strict):

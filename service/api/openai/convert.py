@@ -102,7 +102,9 @@ def tools_of(value: Any, place: str = "tools", *, flat: bool = False) -> tuple[T
         name = fields.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise _bad(f"{where}.name", f"{str(name)[:64]!r} is no name", "Use 1 to 64 of a-z, A-Z, 0-9, _ and -")
-        parameters = fields.get("parameters") or {"type": "object", "properties": {}}
+        parameters = fields.get("parameters")
+        if parameters is None or parameters == {}:
+            parameters = {"type": "object", "properties": {}}
         found.append(
             ToolSpec(
                 name,

@@ -14,13 +14,15 @@ MAX_INT = 2**31 - 1
 
 
 class Tolerant(BaseModel):
-    """Unknown fields are kept, to be refused by name."""
+    """Unknown fields are kept, to be refused by name. Strict, as the real API: "0.5" and true are no numbers."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
 class StreamOptions(BaseModel):
     """Of a stream."""
+
+    model_config = ConfigDict(strict=True)
 
     include_usage: bool = False
     include_obfuscation: bool | None = None

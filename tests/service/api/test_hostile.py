@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import pytest
 
 from service import auth
@@ -20,6 +21,8 @@ SECRET = "the-other-tenants-words"
 CHAT, RUNS, RESPONSES, EMBED = "/v1/chat/completions", "/v1/runs", "/v1/responses", "/v1/embeddings"
 HI = [{"role": "user", "content": "Hi"}]
 JSON = {"Content-Type": "application/json"}
+NO_HTTP = "Invalid HTTP request received."
+"""The server's own words for what its parser does not take (such as an unknown method): no application is asked."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,7 @@ def paths() -> Generator[Request]:
 
 def mine_and_forged(run_id: str) -> Generator[Request]:
     """SSE reconnects and forged ids, with a run of another key's."""
-    for value in ("-1", "x", "1e3", "9" * 30, "1;2", " ", "0x10", "\u0661".encode().decode("latin-1")):
+    for value in ("-1", "x", "1e3", "9" * 30, "1;2", "1 2", "0x10", "\u0661".encode().decode("latin-1")):
         yield Request(f"last id {value[:20]}", "GET", f"/v1/runs/{run_id}/events", headers={"Last-Event-ID": value})
     for query in ("after=-1", "after=x", "after=99999999999", "stream=perhaps", "limit=0", "stream=false&limit=9999"):
         yield Request(f"events {query}", "GET", f"/v1/runs/{run_id}/events?{query}")
@@ -289,6 +292,13 @@ def test_the_table_is_large_enough() -> None:
     assert len({(each.method, each.path, each.body, str(each.headers)) for each in STATIC}) >= 300
 
 
+def has_error_shape(answer: httpx.Response) -> bool:
+    try:
+        return set(answer.json()) == {"error"}
+    except ValueError:
+        return False
+
+
 async def test_none_of_them_gets_through(scene: tuple[Serving, str, dict[str, str]]) -> None:
     """Each is answered in time with a 4xx in OpenAI's shape, tells nothing of the inside, and leaves no place taken."""
     server, run_id, key = scene
@@ -301,9 +311,9 @@ async def test_none_of_them_gets_through(scene: tuple[Serving, str, dict[str, st
         fine = 400 <= answer.status_code < 500 or answer.status_code in each.ok
         if not fine or SECRET in text or "Traceback" in text or ".py" in text:
             wrong.append(f"{each.name}: {answer.status_code} {text[:120]}")
-        elif answer.status_code >= 400 and each.method != "TRACE" and set(answer.json()) != {"error"}:
+        elif answer.status_code >= 400 and text != NO_HTTP and not has_error_shape(answer):
             wrong.append(f"{each.name}: shape {text[:120]}")
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
     gate = server.parts.admission.gate
     assert (gate.places, gate.active) == (gate.total, 0)
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from service.telemetry import multiprocess, names
+from service.telemetry import lag, multiprocess, names
 from service.telemetry.metrics import Metrics
+from tests.fakes.server import serving
 
 pytestmark = pytest.mark.in_image
 
@@ -209,3 +212,34 @@ def _run_count(
 ) -> tuple[str, tuple[tuple[str, str], ...]]:
     (found,) = [key for key in page if key[0] == "gen_ai_invoke_agent_duration_seconds_count"]
     return found
+
+
+class Remembering(Metrics):
+    """Keeps every value that the lag gauge had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lags: list[float] = []
+
+    def set(self, metric: names.Metric, value: float, **labels: str) -> None:
+        if metric is names.LOOP_LAG:
+            self.lags.append(value)
+        super().set(metric, value, **labels)
+
+
+@pytest.mark.anyio
+class TestLoopLag:
+    async def test_a_blocked_loop_shows(self) -> None:
+        """What keeps the event loop from its work is seen as lateness."""
+        metrics = Remembering()
+        watching = asyncio.create_task(lag.watch(metrics, every=0.01))
+        await asyncio.sleep(0.05)
+        time.sleep(0.5)  # noqa: ASYNC251
+        await asyncio.sleep(0.05)
+        watching.cancel()
+        assert max(metrics.lags) > 0.4
+
+    async def test_the_service_watches(self, tmp_path: Path) -> None:
+        """One watch runs while the service does."""
+        async with serving(tmp_path):
+            assert [task.get_name() for task in asyncio.all_tasks()].count("loop-lag") == 1

@@ -8,13 +8,11 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from fastapi import FastAPI
 from playwright.async_api import Browser, Page, async_playwright
 
-from service import web
 from service.backends.scripted import DEMO, Script, ScriptedBackend
 from tests.fakes.server import Serving, serving
 
@@ -49,11 +47,7 @@ async def started(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Servi
     async with AsyncExitStack() as stack:
 
         async def start(script: Script = DEMO, **settings: Any) -> Serving:
-            service = await stack.enter_async_context(serving(tmp_path, ScriptedBackend(script), **settings))
-            app = cast("FastAPI", service.server.config.app)
-            if not any(getattr(route, "path", "") == "/" for route in app.routes):
-                app.include_router(web.router)
-            return service
+            return await stack.enter_async_context(serving(tmp_path, ScriptedBackend(script), **settings))
 
         yield start
 

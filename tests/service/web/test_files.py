@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from service import web
+from tests.fakes.server import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
 
@@ -58,6 +60,14 @@ class TestFiles:
         assert not re.search(r"https?://|//[a-z]+\.[a-z]", text)
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|\bstyle=", text)
         assert not re.search(r"<script(?![^>]*src=)|\son[a-z]+=", text)
+
+    async def test_the_service_serves_it(self, tmp_path: Path) -> None:
+        """The page is part of the application, with a key or without, beside the API."""
+        async with serving(tmp_path, api_key="al-test-key-0123456789") as service:
+            answer = await service.client.get("/")
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+            assert (await service.client.get("/web/page.js")).status_code == 200
+            assert (await service.client.get("/v1/models")).status_code == 401
 
     def test_every_file_of_the_folder_is_in_the_list(self) -> None:
         """A new file is either listed or no part of the page."""
