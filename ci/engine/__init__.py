@@ -14,8 +14,8 @@ The seam that other parts build on:
 - `Node` (`graph.py`) is a call in the graph: `type`, `field`, `args` (values or nodes), `parent`; `chain()`,
   `path()`, `inputs()`, `id`, `key`. Secrets' plaintexts are `Hidden` arguments: no key, no text holds them.
 - `field` (`registry.py`) registers the function of a field: `@field("Container", "withUser")` on
-  `(ctx, parent, args) -> value`. `ctx.session`, `ctx.node`; `parent` is the object's value (`values.py`). A later
-  registration replaces an earlier one. Import `ci.engine.fields` first (a Session does).
+  `(ctx, parent, args) -> value`. `ctx.session`, `ctx.node`; `parent` is the object's value (`values.py`).
+  `ci.engine.fields` registers what this engine serves (a Session imports it).
 - `render` (`dockerfile.py`) writes a container or directory as a Dockerfile with its contexts.
 - `schema.load()` has every type, field, argument, default and description of the installed client.
 

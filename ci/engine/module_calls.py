@@ -8,7 +8,7 @@ from typing import Any
 
 from .call_api import failure
 from .call_errors import FunctionFailed
-from .module import Calls, FunctionCall
+from .fields.module import Calls, FunctionCall
 from .module_process import ModuleProcess
 from .module_registration import error_value
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from .call_api import Api
 from .call_errors import CallError, FunctionFailed
-from .module import Calls, serve_module
+from .fields.module import Calls, serve_module
 from .module_calls import ModuleFunctions
 from .module_process import ModuleProcess
 from .module_registration import module_types

@@ -66,7 +66,6 @@ def field(
     memo: bool = True,
     effect: bool = False,
     placeholder: Any = None,
-    fallback: bool = False,
 ) -> Callable[[F], F]:
     """Register the function of a field.
 
@@ -74,15 +73,14 @@ def field(
     `effect=True`: it changes something outside (exports, pushes), so a plan only notes it.
     `placeholder`: what a plan answers instead of building, or a function of the arguments that gives it; by
     default something of the field's type.
-    `fallback=True`: stands only until another part registers the same field.
+    A field has one function; a second is a fault that shows when it is imported.
     """
 
     def register(function: F) -> F:
         made = Resolver(function, memo, effect, placeholder)
-        if fallback:
-            _RESOLVERS.setdefault((type_name, name), made)
-        else:
-            _RESOLVERS[type_name, name] = made
+        if (type_name, name) in _RESOLVERS:
+            raise ValueError(f"{type_name}.{name} has a function already: {_RESOLVERS[type_name, name].run}")
+        _RESOLVERS[type_name, name] = made
         return function
 
     return register

@@ -3,7 +3,7 @@
 Importing this registers them. A field that Dagger's schema has and no file here serves is refused by name.
 """
 
-from . import cache, container, directory, execution, file, files, host, mounts, output, query, records, secret
+from . import cache, container, directory, execution, file, files, host, module, mounts, output, query, records, secret
 
 __all__ = [
     "cache",
@@ -13,6 +13,7 @@ __all__ = [
     "file",
     "files",
     "host",
+    "module",
     "mounts",
     "output",
     "query",

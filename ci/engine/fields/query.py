@@ -9,8 +9,6 @@ from ci.engine.registry import Args, Call, field
 from ci.engine.session import ENGINE_VERSION
 from ci.engine.values import CacheVolume, Container, Directory
 
-NO_MODULE = "no current module: main client caller has no current module"
-
 
 @field("Query", "version")
 def version(ctx: Call, parent: None, args: Args) -> str:
@@ -63,16 +61,6 @@ def cache_volume(ctx: Call, parent: None, args: Args) -> CacheVolume:
             lazy=True,
         )
     return CacheVolume(args["key"], args["source"], args["sharing"] or "SHARED", owner)
-
-
-@field("Query", "currentModule", fallback=True)
-def current_module(ctx: Call, parent: None, args: Args) -> None:
-    raise FieldError(f"failed to compute cache key for Query.currentModule: failed to get current module: {NO_MODULE}")
-
-
-@field("Query", "currentFunctionCall", fallback=True)
-def current_function_call(ctx: Call, parent: None, args: Args) -> None:
-    raise FieldError(NO_MODULE)
 
 
 @field("Query", "setSecret", memo=False)

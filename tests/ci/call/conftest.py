@@ -1,7 +1,6 @@
 """The recorded module, copied and opened once: one `import dagger` serves all recorded calls."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -28,22 +27,23 @@ def copied(name: Path, to: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the engine keeps on disk lies in a folder of this run; only base images come from where setup puts them."""
-    before = os.environ.get("AGENT_LOOP_CACHE")
     folder, bases = tmp_path_factory.mktemp("cache"), cache_folder() / "bases"
     if bases.is_dir():
         (folder / "bases").symlink_to(bases)
-    os.environ["AGENT_LOOP_CACHE"] = str(folder)
-    yield
-    if before is None:
-        del os.environ["AGENT_LOOP_CACHE"]
-    else:
-        os.environ["AGENT_LOOP_CACHE"] = before
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(cache_of_this_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set for each test of this folder alone: other folders have caches of their own."""
+    monkeypatch.setenv("AGENT_LOOP_CACHE", str(cache_of_this_run))
+    monkeypatch.setenv("MY_TOKEN", SECRET)
 
 
 @pytest.fixture(scope="session")
-def probe(tmp_path_factory: pytest.TempPathFactory, cache: None) -> Path:
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recorded module."""
     return copied(RECORDED / "module", tmp_path_factory.mktemp("recorded") / "probe")
 
@@ -57,12 +57,10 @@ def open_probe(probe: Path) -> Iterator[Opener]:
         @contextlib.contextmanager
         def open_once(*args: Any, **kwargs: Any) -> Iterator[OpenModule]:
             if not shared:
-                os.environ["MY_TOKEN"] = SECRET
                 shared.append(stack.enter_context(opened(*args, **kwargs)))
             yield shared[0]
 
         yield open_once
-        os.environ.pop("MY_TOKEN", None)
 
 
 @pytest.fixture

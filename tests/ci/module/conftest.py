@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +102,6 @@ Plans = Callable[[Make], Planned]
 def plan_all() -> Iterator[PlanAll]:
     """Plan what several functions make of the repository."""
     with Session(workdir=ROOT, plan=Plan()) as session:
-        before = {name: os.environ.get(name) for name in session.environment()}
-        os.environ.update(session.environment())
 
         async def ask(makes: Mapping[str, Make]) -> dict[str, str]:
             async with dagger.connection():
@@ -112,14 +109,14 @@ def plan_all() -> Iterator[PlanAll]:
                 return {name: str(await make(source).id()) for name, make in makes.items()}
 
         def plans(makes: Mapping[str, Make]) -> dict[str, Planned]:
-            found = {name: session.find(ident) for name, ident in anyio.run(ask, makes).items()}
+            with pytest.MonkeyPatch.context() as environment:  # other tests must not take this session for theirs
+                for name, value in session.environment().items():
+                    environment.setenv(name, value)
+                idents = anyio.run(ask, makes)
+            found = {name: session.find(ident) for name, ident in idents.items()}
             return {name: Planned(node) for name, node in found.items() if node is not None}
 
-        try:
-            yield plans
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
+        yield plans
 
 
 @pytest.fixture(scope="session")

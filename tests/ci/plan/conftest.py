@@ -1,7 +1,6 @@
 """The three small modules of `tests/ci/modules`, each copied, opened for planning once and planned without a build."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,10 +35,20 @@ Modules = Callable[[str], Opened]
 
 
 @pytest.fixture(scope="session")
+def cache_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Registrations are kept in a folder of this run."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def cache(cache_of_this_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set for each test of this folder alone: other folders have caches of their own."""
+    monkeypatch.setenv("AGENT_LOOP_CACHE", str(cache_of_this_run))
+
+
+@pytest.fixture(scope="session")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Modules]:
     """Opens a module by name; each is opened once for the whole run."""
-    before = dict(os.environ)
-    os.environ["AGENT_LOOP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     opened: dict[str, Opened] = {}
     with contextlib.ExitStack() as stack:
 
@@ -53,5 +62,3 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Modules]:
             return opened[name]
 
         yield open_module
-    os.environ.clear()
-    os.environ.update(before)

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import registry
-from .errors import FieldError
-from .graph import ROOT, Node, call
-from .registry import Args, Call
-from .session import Session
+from ci.engine import registry
+from ci.engine.errors import FieldError
+from ci.engine.graph import ROOT, Node, call
+from ci.engine.registry import Args, Call
+from ci.engine.session import Session
 
 
 @dataclass
@@ -55,10 +55,13 @@ def serve_module(session: Session, name: str, source: Path) -> Calls:
     return calls
 
 
-def _calls(ctx: Call) -> Calls:
+NO_MODULE = "no current module: main client caller has no current module"
+
+
+def _calls(ctx: Call, where: str = "") -> Calls:
     found = ctx.session.attachments.get(_ATTACHMENT)
     if found is None:
-        raise FieldError("no current module: this session was not opened for a module's call")
+        raise FieldError(f"{where}{NO_MODULE}")
     return found
 
 
@@ -117,7 +120,7 @@ def return_error(ctx: Call, parent: FunctionCall, args: Args) -> None:
 
 @registry.field("Query", "currentModule", memo=False)
 def current_module(ctx: Call, parent: Any, args: Args) -> Calls:
-    return _calls(ctx)
+    return _calls(ctx, "failed to compute cache key for Query.currentModule: failed to get current module: ")
 
 
 @registry.field("CurrentModule", "name")
