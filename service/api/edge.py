@@ -1,4 +1,4 @@
-"""The outermost ASGI layer: arrival time, request id, HTTP metrics, and a last net under every error.
+"""The outermost ASGI layer: arrival time, ids in the headers, HTTP metrics, and a last net under every error.
 
 Pure ASGI: a `BaseHTTPMiddleware` costs more than the rest of a relay together and hides disconnects.
 """
@@ -43,7 +43,8 @@ class Edge:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else "req_" + secrets.token_hex(8)
         # A new dictionary: the server shares one `state` among all requests.
-        scope["state"] = {**scope.get("state", {}), "arrival": arrival, "request_id": request_id}
+        state: dict[str, Any] = {**scope.get("state", {}), "arrival": arrival, "request_id": request_id}
+        scope["state"] = state
         status = 0
         taken = 0
 
@@ -63,6 +64,9 @@ class Edge:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers["X-Variant"] = self._variant
+                for name, value in (("X-Session-Id", state.get("session_id")), ("X-Run-Id", state.get("run_id"))):
+                    if value:
+                        headers[name] = value
                 headers.setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 

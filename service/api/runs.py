@@ -37,6 +37,7 @@ from service.api.run_schemas import (
     run_out,
     spec_of,
 )
+from service.api.session import SESSION_ID, belongs_to
 from service.api.sse import EventStream, until_gone
 from service.auth import Principal
 from service.errors import Conflict, InvalidRequest, NotFound, Unavailable
@@ -48,7 +49,6 @@ from service.store.runs import Event, RunRow, SessionBusy
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=StrictRoute, responses=ERRORS)
 
 RUN_ID = re.compile(r"run_[0-9a-f]{29}")
-SESSION_ID = re.compile(r"sess_[a-z0-9-]{1,32}_[0-9a-f]{28}")
 MAX_SEQ = 2**31 - 1
 
 IdempotencyKey = Annotated[
@@ -93,9 +93,8 @@ async def create_run(
         idempotency_key=idempotency_key,
         fingerprint=_fingerprint(body) if idempotency_key else "",
     )
-    headers = {"X-Run-Id": created.run_id, "X-Session-Id": created.session_id}
-    if created.replayed:
-        headers["Idempotent-Replayed"] = "true"
+    belongs_to(request, created.session_id, created.run_id)
+    headers = {"Idempotent-Replayed": "true"} if created.replayed else {}
     cancels = spec.on_disconnect == "cancel" and not created.replayed
     if body.stream:
         return event_stream(parts, created.run_id, 0, headers=headers, cancels=cancels)
@@ -149,6 +148,7 @@ def raise_if_never_began(row: RunRow) -> None:
 
 @router.get("/runs")
 async def list_runs(
+    request: Request,
     parts: PartsOf,
     principal: RunOwner,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -157,20 +157,22 @@ async def list_runs(
     status: Annotated[str | None, Query(pattern="^(running|ended)$")] = None,
 ) -> RunPage:
     """Runs of this key, newest first."""
-    if before is not None:
-        await _owned(parts, principal, before)
+    if before is not None and await _mine(parts, principal, before) is None:
+        raise NotFound("No such run.", code="run_not_found", param="before")
     if session_id is not None and not SESSION_ID.fullmatch(session_id):
         return RunPage(data=[], has_more=False)
     rows = await parts.store.runs.page(
         principal.sees, limit=limit + 1, before=before, session_id=session_id, status=status
     )
+    if session_id is not None and rows:
+        belongs_to(request, session_id)
     return RunPage(data=[run_out(row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 
 @router.get("/runs/{run_id}")
-async def get_run(run_id: str, parts: PartsOf, principal: RunOwner) -> RunOut:
+async def get_run(run_id: str, request: Request, parts: PartsOf, principal: RunOwner) -> RunOut:
     """A run as it stands."""
-    return run_out(await _owned(parts, principal, run_id))
+    return run_out(await _owned(request, parts, principal, run_id))
 
 
 @router.get(
@@ -180,6 +182,7 @@ async def get_run(run_id: str, parts: PartsOf, principal: RunOwner) -> RunOut:
 )
 async def run_events(
     run_id: str,
+    request: Request,
     parts: PartsOf,
     principal: RunOwner,
     after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events with a larger number.")] = 0,
@@ -188,7 +191,7 @@ async def run_events(
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
 ) -> Response:
     """The run's log: as a stream to its end, or (`stream=false`) as a page. Reading never ends the run."""
-    row = await _owned(parts, principal, run_id)
+    row = await _owned(request, parts, principal, run_id)
     if last_event_id:
         if not re.fullmatch(r"[0-9]{1,10}", last_event_id) or int(last_event_id) > MAX_SEQ:
             raise InvalidRequest(
@@ -200,53 +203,58 @@ async def run_events(
         events = await parts.store.runs.events(run_id, after, limit + 1)
         page = EventPage(data=[event_out(each) for each in events[:limit]], has_more=len(events) > limit)
         return JSONResponse(page.model_dump(mode="json"))
-    return event_stream(parts, row.id, after, headers={"X-Run-Id": row.id}, cancels=False)
+    return event_stream(parts, row.id, after, cancels=False)
 
 
 @router.post("/runs/{run_id}/cancel")
-async def cancel_run(run_id: str, parts: PartsOf, principal: RunOwner) -> RunOut:
+async def cancel_run(run_id: str, request: Request, parts: PartsOf, principal: RunOwner) -> RunOut:
     """Cancel a run; a run that has ended stays as it ended. Waits a few seconds for the end."""
-    row = await _owned(parts, principal, run_id)
+    row = await _owned(request, parts, principal, run_id)
     if not row.ended:
         await parts.runner.stop(run_id, "cancelled")
         with contextlib.suppress(TimeoutError, Interrupted):
             async with asyncio.timeout(5.0):
                 await parts.reader.result(run_id)
-    return run_out(await _owned(parts, principal, run_id))
+    return run_out(await _owned(request, parts, principal, run_id))
 
 
 @router.post("/runs/{run_id}/feedback")
-async def give_feedback(run_id: str, body: FeedbackIn, parts: PartsOf, principal: RunOwner) -> RunOut:
+async def give_feedback(run_id: str, body: FeedbackIn, request: Request, parts: PartsOf, principal: RunOwner) -> RunOut:
     """Say whether an ended run's answer was good."""
-    row = await _owned(parts, principal, run_id)
+    row = await _owned(request, parts, principal, run_id)
     if not row.ended:
         raise Conflict("The run has not ended yet. Give feedback on its answer.", code="run_active")
     thumbs = 1 if body.thumbs == "up" else -1
     await parts.store.runs.give_feedback(run_id, body.model_dump(exclude_none=True), thumbs)
-    return run_out(await _owned(parts, principal, run_id))
+    return run_out(await _owned(request, parts, principal, run_id))
 
 
 @router.post("/sessions", status_code=201)
-async def create_session(parts: PartsOf, principal: RunOwner) -> SessionOut:
+async def create_session(request: Request, parts: PartsOf, principal: RunOwner) -> SessionOut:
     """Begin an empty session."""
     session_id = new_session_id(parts.settings.variant)
     await parts.store.runs.add_session(session_id, principal.key_id, parts.settings.variant)
+    belongs_to(request, session_id)
     return SessionOut(id=session_id, variant=parts.settings.variant)
 
 
 @router.delete("/sessions/{session_id}")
-async def delete_session(session_id: str, parts: PartsOf, principal: RunOwner) -> Deleted:
+async def delete_session(session_id: str, request: Request, parts: PartsOf, principal: RunOwner) -> Deleted:
     """Delete a session with all its runs and their events."""
     try:
         found = SESSION_ID.fullmatch(session_id) and await parts.store.runs.delete_session(session_id, principal.sees)
     except SessionBusy as busy:
+        belongs_to(request, session_id)
         raise Conflict(f"The session has an active run: {busy.run_id}. Cancel it first.", code="session_busy") from None
     if not found:
         raise NotFound("No such session.", code="session_not_found")
+    belongs_to(request, session_id)
     return Deleted(id=session_id)
 
 
-def event_stream(parts: Parts, run_id: str, after: int, *, headers: dict[str, str], cancels: bool) -> EventStream:
+def event_stream(
+    parts: Parts, run_id: str, after: int, *, cancels: bool, headers: dict[str, str] | None = None
+) -> EventStream:
     """A run's log as an SSE response."""
 
     async def gone() -> None:
@@ -275,11 +283,16 @@ def sse_event(event: Event) -> bytes:
     return f"id: {event.seq}\nevent: {event.type}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
-async def _owned(parts: Parts, principal: Principal, run_id: str) -> RunRow:
+async def _mine(parts: Parts, principal: Principal, run_id: str) -> RunRow | None:
     # Another key's run and one that never was look the same.
-    row = await parts.store.runs.get(run_id, principal.sees) if RUN_ID.fullmatch(run_id) else None
+    return await parts.store.runs.get(run_id, principal.sees) if RUN_ID.fullmatch(run_id) else None
+
+
+async def _owned(request: Request, parts: Parts, principal: Principal, run_id: str) -> RunRow:
+    row = await _mine(parts, principal, run_id)
     if row is None:
         raise NotFound("No such run.", code="run_not_found", param="run_id")
+    belongs_to(request, row.session_id, row.id)
     return row
 
 

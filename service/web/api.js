@@ -14,6 +14,9 @@ export const key = {
   },
 };
 
+// The session shown: sent with every request, so that a balancer keeps it with its variant.
+export const sticky = { session: null };
+
 // An error with the service's own words; `status` is 0 when there was no answer.
 export class ApiError extends Error {
   constructor(message, status, code) {
@@ -26,6 +29,7 @@ export class ApiError extends Error {
 async function request(path, { method = "GET", body, signal, headers = {} } = {}) {
   const sent = { ...headers };
   if (key.get()) sent.Authorization = `Bearer ${key.get()}`;
+  if (sticky.session) sent["X-Session-Id"] = sticky.session;
   if (body !== undefined) sent["Content-Type"] = "application/json";
   let response;
   try {

@@ -165,6 +165,7 @@ function mark() {
 }
 
 function remember() {
+  api.sticky.session = session;
   history.replaceState(null, "", session ? `#${session}` : location.pathname);
 }
 

@@ -18,6 +18,7 @@ from service.api.failures import from_backend
 from service.api.openai import convert, source
 from service.api.openai.schemas import ChatCompletionCreate
 from service.api.parts import Parts, PartsOf
+from service.api.session import belongs_to, belongs_to_its_variant
 from service.api.sse import EventStream, until_gone
 from service.backends.base import BackendError, ChatRequest, Delta, Finish, Message, Sampling, ToolCall, ToolSpec, Usage
 from service.errors import ApiError, InvalidRequest, Unavailable
@@ -45,12 +46,11 @@ async def create_completion(
     tools = convert.tools_of(body.tools)
     choice = convert.choice_of(body.tool_choice, _known(parts, body.model, tools))
     reply = _Reply(body.model, body.stream_options is not None and body.stream_options.include_usage)
-    headers: dict[str, str] = {}
     if body.model.startswith(PREFIX):
         spec = agent_spec(parts, body, messages, tools, choice)
         hold = parts.admission.admit(principal, arrival)
         created = await parts.runner.create(spec, principal, hold=hold, previous=())
-        headers = {"X-Run-Id": created.run_id, "X-Session-Id": created.session_id}
+        belongs_to(request, created.session_id, created.run_id)
         deltas = _stopping(parts, created.run_id)
     else:
         chat = ChatRequest(
@@ -61,6 +61,7 @@ async def create_completion(
             think=_think(body),
         )
         hold = parts.admission.admit(principal, arrival)
+        belongs_to_its_variant(request, parts.settings.variant)
         deltas = source.relay(parts, source.Relay(chat, tools, choice), hold)
     if body.stream:
         started = await source.begin(deltas, parts, request, PATIENCE)
@@ -69,12 +70,11 @@ async def create_completion(
         return EventStream(
             reply.chunks(started),
             parts.metrics,
-            headers=headers,
             over=parts.drain.over,
             farewell=_error_chunk(Unavailable("The service is shutting down.", code="draining")),
         )
     whole = await gathered(parts, request, reply, deltas)
-    return Response(status_code=499) if whole is None else JSONResponse(whole, headers=headers)
+    return Response(status_code=499) if whole is None else JSONResponse(whole)
 
 
 async def _stopping(parts: Parts, run_id: str) -> AsyncGenerator[Delta]:

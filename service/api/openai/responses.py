@@ -19,6 +19,7 @@ from service.api.openai.schemas import ResponseCreate
 from service.api.openai.source import failure_of
 from service.api.parts import Parts, PartsOf
 from service.api.runs import RUN_ID, result_or_gone
+from service.api.session import belongs_to
 from service.api.sse import EventStream
 from service.auth import Principal
 from service.backends.base import Message
@@ -43,10 +44,10 @@ async def create_response(
 ) -> Response:
     """Answer an input; `previous_response_id` goes on from an earlier response."""
     spec = spec_of(body, parts.agents, parts.settings)
-    previous = await _previous(parts, principal, body.previous_response_id)
+    previous = await _previous(request, parts, principal, body.previous_response_id)
     hold = parts.admission.admit(principal, arrival)
     created = await parts.runner.create(spec, principal, hold=hold, previous=previous)
-    headers = {"X-Run-Id": created.run_id, "X-Session-Id": created.session_id}
+    belongs_to(request, created.session_id, created.run_id)
     cancels = not spec.survives_its_client
     if body.stream:
         row = await parts.store.runs.get(created.run_id)
@@ -56,18 +57,18 @@ async def create_response(
             await parts.runner.stop(created.run_id, "client_gone")
 
         stream = _events(parts, spec, row)
-        return EventStream(stream, parts.metrics, gone=gone if cancels else None, headers=headers)
+        return EventStream(stream, parts.metrics, gone=gone if cancels else None)
     if spec.background:
         row = await parts.store.runs.get(created.run_id)
         assert row is not None
-        return JSONResponse(objects.stored_response(spec, row), headers=headers)
+        return JSONResponse(objects.stored_response(spec, row))
     ended = await result_or_gone(parts, request, created.run_id, cancels=cancels)
     if ended is None:
         return Response(status_code=499)
     summary = ended.summary or {}
     if summary.get("error") and summary.get("steps", 0) == _FAILED_BEFORE_IT_BEGAN:
         raise failure_of(summary["error"]["code"], summary["error"]["message"])
-    return JSONResponse(objects.stored_response(spec, ended), headers=headers)
+    return JSONResponse(objects.stored_response(spec, ended))
 
 
 async def _events(parts: Parts, spec: RunSpec, row: RunRow) -> AsyncGenerator[bytes]:
@@ -87,16 +88,16 @@ def _fed(writer: ResponseStream, events: list[Event]) -> list[bytes]:
 
 
 @router.get("/responses/{response_id}", response_model=dict[str, Any])
-async def get_response(response_id: str, parts: PartsOf, principal: Chatter) -> JSONResponse:
+async def get_response(response_id: str, request: Request, parts: PartsOf, principal: Chatter) -> JSONResponse:
     """A stored response."""
-    row = await _owned(parts, principal, response_id)
+    row = await _owned(request, parts, principal, response_id)
     return JSONResponse(objects.stored_response(_spec(row), row))
 
 
 @router.post("/responses/{response_id}/cancel", response_model=dict[str, Any])
-async def cancel_response(response_id: str, parts: PartsOf, principal: Chatter) -> JSONResponse:
+async def cancel_response(response_id: str, request: Request, parts: PartsOf, principal: Chatter) -> JSONResponse:
     """Cancel a background response; one that has ended stays as it ended."""
-    row = await _owned(parts, principal, response_id)
+    row = await _owned(request, parts, principal, response_id)
     if not row.ended:
         await parts.runner.stop(row.id, "cancelled")
         row = await parts.reader.result(row.id)
@@ -104,19 +105,19 @@ async def cancel_response(response_id: str, parts: PartsOf, principal: Chatter) 
 
 
 @router.delete("/responses/{response_id}", response_model=dict[str, Any])
-async def delete_response(response_id: str, parts: PartsOf, principal: Chatter) -> JSONResponse:
+async def delete_response(response_id: str, request: Request, parts: PartsOf, principal: Chatter) -> JSONResponse:
     """Delete a stored response."""
-    row = await _owned(parts, principal, response_id)
+    row = await _owned(request, parts, principal, response_id)
     if not row.ended:
         raise Conflict("The response is in progress. Cancel it first.", code="run_active")
     await parts.store.runs.delete_run(row.id)
     return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
 
-async def _previous(parts: Parts, principal: Principal, response_id: str | None) -> list[Message]:
+async def _previous(request: Request, parts: Parts, principal: Principal, response_id: str | None) -> list[Message]:
     if response_id is None:
         return []
-    row = await _owned(parts, principal, response_id, param="previous_response_id")
+    row = await _owned(request, parts, principal, response_id, param="previous_response_id")
     if not row.ended:
         raise Conflict("The previous response is in progress. Wait for its end.", code="run_active")
     kept = [
@@ -127,13 +128,16 @@ async def _previous(parts: Parts, principal: Principal, response_id: str | None)
     return [message_from_json(each) for each in kept]
 
 
-async def _owned(parts: Parts, principal: Principal, response_id: str, param: str = "response_id") -> RunRow:
+async def _owned(
+    request: Request, parts: Parts, principal: Principal, response_id: str, param: str = "response_id"
+) -> RunRow:
     run_id = objects.run_id_of(response_id)
     row = None
     if _RESPONSE_ID.fullmatch(response_id) and RUN_ID.fullmatch(run_id):
         row = await parts.store.runs.get(run_id, principal.sees)
     if row is None:
         raise NotFound(f"Response with id '{response_id[:64]}' not found.", code="not_found", param=param)
+    belongs_to(request, row.session_id, row.id)
     return row
 
 
