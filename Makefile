@@ -1,5 +1,6 @@
 # The short names a person types. Each is one line; agent-loop does the work.
-.PHONY: help host dev up down ps logs test test-fast test-slow lint fmt lock doctor clean
+.PHONY: help host dev up down ps logs test test-fast test-slow lint fmt lock doctor clean dashboards demo-model \
+	train-dev train-gemma-2b train-gemma-9b train-custom train-monitor train-status train-logs train-stop train-clean
 
 AL := .venv/bin/agent-loop
 
@@ -38,3 +39,27 @@ lint: dev ## ruff and pyright
 
 lock: dev ## refresh requirements/*.txt
 	@$(AL) lock
+
+train-dev: host ## Jupyter Lab, TensorBoard, tracking page, GPU monitor, backups
+	@$(AL) up train
+
+train-gemma-2b train-gemma-9b train-custom: host ## fine-tune in the training container [MODEL=] DATA=
+	@$(AL) job $@ $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
+
+train-monitor train-status train-logs train-stop train-clean: host ## of the newest run in the training container
+	@$(AL) job $@
+
+dashboards: dev ## write the Grafana dashboards again
+	@.venv/bin/python -m observability.grafana.build
+
+demo-model: dev ## train and export the demo model again
+	@$(AL) demo-model
+
+fmt: dev ## format the code
+	@.venv/bin/ruff format && .venv/bin/ruff check --fix
+
+doctor: host ## what the stack needs here, with the fix for each
+	@$(AL) doctor
+
+clean: host ## free disk: unused images of ours, old build cache
+	@$(AL) clean

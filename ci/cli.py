@@ -29,6 +29,7 @@ PIPELINES = "Pipelines (no Dagger engine needed)"
 STACK = "Stack"
 SERVICE = "Service"
 TRAINER = "Trainer"
+WATCHING = "Observability"
 PROJECT = "This repository"
 
 COMMANDS: dict[str, list[Command]] = {
@@ -51,6 +52,10 @@ COMMANDS: dict[str, list[Command]] = {
         Command("logs", "ci.stack.cli:app", "Show the stack's logs, merged"),
         Command("init", "ci.stack.cli:app", "Pull the model with progress"),
         Command("model", "ci.stack.cli:app", "Serve another model"),
+        Command("backup", "ci.stack.cli:app", "Create, list, verify and restore backups"),
+        Command("upgrade", "ci.stack.cli:app", "Take the working tree into service, with a backup and a way back"),
+        Command("rollback", "ci.stack.cli:app", "Start what ran before the last upgrade"),
+        Command("job", "ci.stack.cli:app", "Run a command of the trainer in the training container"),
         Command("shell", "ci.stack.cli:app", "Open a shell in a service's container"),
         Command("stats", "ci.stack.cli:app", "Processor, memory and network of each container"),
         Command("clean", "ci.stack.cli:app", "Remove images that nothing needs, and old build cache"),
@@ -60,6 +65,32 @@ COMMANDS: dict[str, list[Command]] = {
     ],
     SERVICE: [
         Command("serve", "service.cli:app", "Run the agent server"),
+        Command("chat", "service.cli:app", "Talk to the agent in the terminal"),
+        Command("runs", "service.cli:app", "List, show and cancel runs"),
+        Command("keys", "service.cli:app", "Create, list and revoke API keys"),
+        Command("evals", "service.evals.cli:app", "Score an agent on golden prompts and tool calls", True),
+    ],
+    TRAINER: [
+        Command("train", "trainer.cli:app", "Fine-tune a model with QLoRA, or only plan it (--dry-run)"),
+        Command("train-gemma-2b", "trainer.cli:app", "The same with the preset gemma-2b"),
+        Command("train-gemma-9b", "trainer.cli:app", "The same with the preset gemma-9b"),
+        Command("train-custom", "trainer.cli:app", "The same with any model and data"),
+        Command("train-dev", "trainer.cli:app", "Jupyter Lab, TensorBoard and the tracking page"),
+        Command("train-status", "trainer.cli:app", "Where the newest run is"),
+        Command("train-monitor", "trainer.cli:app", "Watch the newest run"),
+        Command("train-logs", "trainer.cli:app", "The newest run's log"),
+        Command("train-stop", "trainer.cli:app", "Stop the newest run at its next checkpoint"),
+        Command("train-clean", "trainer.cli:app", "Delete runs, after a yes"),
+        Command("data", "trainer.cli:app", "Check a data set: errors, lengths, what is supervised"),
+        Command("export", "trainer.export.cli:app", "Merge, write GGUF, and prove it equal to what was trained"),
+        Command("deploy", "trainer.deploy:app", "Serve an exported run, or go one step back"),
+        Command("models", "trainer.registry:app", "List, register and promote versions of trained models"),
+        Command("demo-model", "trainer.export.cli:app", "Make the demo model again"),
+    ],
+    WATCHING: [
+        Command("drift", "observability.drift.cli:drift", "Find drift in what the service answers", True),
+        Command("gpu-monitor", "observability.cli:app", "Sample the cards to a log and to Prometheus"),
+        Command("alert-sink", "observability.cli:app", "Take alerts as a webhook and keep them"),
     ],
     PROJECT: [
         Command("lock", "ci.requirements:main", "Refresh the hash-locked requirement sets", True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -11,6 +11,9 @@ from ci.stack import apt, container_engine, project, secrets
 from ci.stack.errors import BuildFailed, EngineMissing, UsageError
 from ci.stack.project import Project
 from ci.stack.reporting import reported, say
+
+if TYPE_CHECKING:
+    from ci.stack.up import Context
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -69,15 +72,13 @@ def up(
     offline: Annotated[bool, typer.Option("--offline", help="do not look for a registry")] = False,
 ) -> None:
     """Build, start and wait for the stack [dev|prod|train]."""
-    from ci.engine.call import main as call
     from ci.stack import machine
-    from ci.stack.up import Context
     from ci.stack.up import up as run
 
     if gpu not in ("auto", "on", "off"):
         raise UsageError(f"No --gpu '{gpu}'. Use auto, on or off.")
     card = gpu == "on" or (gpu == "auto" and machine.card_usable())
-    run(Project(mode=mode, offline=offline, gpu=card), Context(say=say, call=call))
+    run(Project(mode=mode, offline=offline, gpu=card), pipelines())
 
 
 @app.command()
@@ -151,6 +152,52 @@ def init(model: Annotated[str, typer.Argument(help="default: the one that is ser
 
     stack = remembered("serve")
     maintenance.pull(stack, model or stack.environment().get("AGENT_LOOP_MODEL", "gemma3n:e4b"))
+
+
+def pipelines() -> Context:
+    """How a command speaks to the person and to the pipelines."""
+    from ci.engine.call import main as call
+    from ci.stack.up import Context
+
+    return Context(say=say, call=call)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@reported
+def backup(context: typer.Context) -> None:
+    """Create, list, verify and restore backups of the stack's data."""
+    from ci.stack import backups
+
+    status = backups.run(project.state_folder(), context.args, pipelines())
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
+@reported
+def upgrade() -> None:
+    """Back up, build from the working tree, restart; goes back when the new images do not become healthy."""
+    from ci.stack import maintenance
+
+    maintenance.upgrade(remembered("serve"), pipelines(), maintenance.Parts())
+
+
+@app.command()
+@reported
+def rollback() -> None:
+    """Start the images that ran before the last upgrade."""
+    from ci.stack import maintenance
+
+    maintenance.rollback(remembered("serve"), pipelines(), maintenance.Parts())
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+@reported
+def job(context: typer.Context) -> None:
+    """Run a command of the trainer in the training container, such as: job train --model tiny."""
+    from ci.stack import maintenance
+
+    raise typer.Exit(maintenance.job(remembered("train"), context.args))
 
 
 @app.command()

@@ -58,7 +58,13 @@ class Wanted:
 PORTS = {
     "dev": {"AGENT_LOOP_PORT": 8000, "PROMETHEUS_PORT": 9090, "GRAFANA_PORT": 3000, "OLLAMA_PORT": 11434},
     "prod": {"HTTP_PORT": 80, "HTTPS_PORT": 443},
-    "train": {"JUPYTER_PORT": 8888, "TENSORBOARD_PORT": 6006, "TRACKING_PORT": 8080},
+    "train": {
+        "JUPYTER_PORT": 8888,
+        "TENSORBOARD_PORT": 6006,
+        "TRACKING_PORT": 8080,
+        "TRAINING_PROMETHEUS_PORT": 9091,
+        "GPU_MONITOR_PORT": 9400,
+    },
 }
 """The ports that a mode publishes, by the variable that moves each."""
 

@@ -5,6 +5,7 @@ StackError (1)
 ├── EngineMissing (3)       no container engine, buildx or compose
 ├── BuildFailed (4)         an image of ours could not be built
 ├── StartFailed (5)         a container did not become healthy
+├── NotReady (6)            something on this machine is in the way; doctor says more
 └── Interrupted (130)       Ctrl-C; `up` again goes on from there
 """
 
@@ -39,6 +40,12 @@ class StartFailed(StackError):
     """A container ended or did not become healthy in time."""
 
     exit_status = 5
+
+
+class NotReady(StackError):
+    """A port is taken, a disk is full, a subnet is in use: what `doctor` calls a failure."""
+
+    exit_status = 6
 
 
 class Interrupted(StackError):

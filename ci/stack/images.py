@@ -25,7 +25,7 @@ class Image:
 
 RUNTIME = Image("AGENT_LOOP_IMAGE_RUNTIME", "agent-loop/runtime", ("build-runtime",))
 DEV = Image("AGENT_LOOP_IMAGE_DEV", "agent-loop/dev", ("build-dev",))
-TRAINING = Image("AGENT_LOOP_IMAGE_TRAINING", "agent-loop/training", ("build-training",))
+TRAINING = Image("AGENT_LOOP_IMAGE_TRAINING", "agent-loop/training", ("build-training", "--tools"))
 OPS = Image("AGENT_LOOP_IMAGE_OPS", "agent-loop/ops", ("build-ops",))
 
 Call = Callable[[list[str]], int]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ci.stack import images, project
+from ci.stack import backups, images, project
 from ci.stack.errors import StackError, StartFailed, UsageError
 from ci.stack.project import Project
 from ci.stack.up import Context, build_images, make_secrets, start
@@ -39,16 +39,22 @@ def use(stack: Project, model: str, say: Callable[[str], None]) -> None:
     say(f"{model} is served.")
 
 
+def back_up(stack: Project, context: Context) -> None:
+    """Back up the service's data. Raises StackError when that fails."""
+    if backups.beside(stack, ["create", "--what", "service"], context):
+        raise StackError("The backup before the upgrade failed, see above; nothing was changed.")
+
+
 @dataclass(frozen=True)
-class Upgrade:
-    """The parts of an upgrade that touch data, so that the order of steps is tested without containers."""
+class Parts:
+    """The parts of an upgrade that touch containers, so that the order of steps is tested without them."""
 
-    backup: Callable[[Project], None]
-    """Back up the service's data. Raises StackError."""
+    backup: Callable[[Project, Context], None] = back_up
     start: Callable[[Project, Context], Project] = start
+    build: Callable[[Project, Context], Project] = build_images
 
 
-def upgrade(stack: Project, context: Context, parts: Upgrade) -> None:
+def upgrade(stack: Project, context: Context, parts: Parts) -> None:
     """Back up, build from the working tree, restart; when the new images do not become healthy, go back.
 
     The store's migrations run as the service starts. Raises StartFailed after having gone back.
@@ -56,10 +62,10 @@ def upgrade(stack: Project, context: Context, parts: Upgrade) -> None:
     before = project.read_env(stack.images_env)
     if not before:
         raise UsageError("Nothing is up yet. 'agent-loop up' starts the stack.")
-    parts.backup(stack)
+    parts.backup(stack, context)
     project.write_env(previous(stack), before, "What ran before the last upgrade.")
     make_secrets(stack, context)
-    build_images(stack, context)
+    parts.build(stack, context)
     if project.read_env(stack.images_env) == before:
         context.say("The images are what runs already.")
         return
@@ -72,7 +78,7 @@ def upgrade(stack: Project, context: Context, parts: Upgrade) -> None:
     context.say("Upgraded. 'agent-loop rollback' goes back.")
 
 
-def rollback(stack: Project, context: Context, parts: Upgrade) -> None:
+def rollback(stack: Project, context: Context, parts: Parts) -> None:
     """Start the images that ran before the last upgrade. Raises UsageError when there was none."""
     before = project.read_env(previous(stack))
     if not before:
@@ -83,6 +89,26 @@ def rollback(stack: Project, context: Context, parts: Upgrade) -> None:
     project.write_env(stack.images_env, before, "Written by 'agent-loop rollback': what runs, by digest.")
     parts.start(stack, context)
     context.say("The previous images run again.")
+
+
+def job(stack: Project, words: Sequence[str]) -> int:
+    """Run the trainer's words in a container of the training stack, with the card where there is one."""
+    if not project.was_started(stack):
+        raise UsageError("The training stack was not started here. 'agent-loop up train' builds its image first.")
+    service = "trainer-gpu" if stack.gpu else "trainer"
+    mounts, inside = data_mounted(words)
+    return stack.compose("--profile", "*", "run", "--rm", "--no-deps", *mounts, service, *inside).returncode
+
+
+def data_mounted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The mount that brings a file of this machine named by `--data` into the container, and the words seen there."""
+    inside = list(words)
+    for at, word in enumerate(inside[:-1]):
+        path = Path(inside[at + 1])
+        if word == "--data" and path.exists():
+            inside[at + 1] = f"/data/{path.name}"
+            return ["--volume", f"{path.absolute()}:/data/{path.name}:ro"], inside
+    return [], inside
 
 
 def previous(stack: Project) -> Path:

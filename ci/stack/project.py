@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,12 +49,16 @@ class Project:
     @property
     def files(self) -> list[Path]:
         """The compose files of this mode, base first."""
-        names = [
-            "compose.yaml",
-            f"compose.{self.mode}.yaml",
-            *(["compose.offline.yaml"] if self.offline else []),
-        ]
-        return [COMPOSE / name for name in names if (COMPOSE / name).is_file()]
+        serving = ["compose.yaml", f"compose.{self.mode}.yaml"]
+        names = {
+            ("dev", False): serving,
+            ("dev", True): [*serving, "compose.offline.yaml"],
+            ("prod", False): serving,
+            ("prod", True): [*serving, "compose.offline.yaml", "compose.prod.offline.yaml"],
+            ("train", False): ["compose.train.yaml"],
+            ("train", True): ["compose.train.yaml", "compose.train.offline.yaml"],
+        }
+        return [COMPOSE / name for name in names[self.mode, self.offline]]
 
     @property
     def profiles(self) -> list[str]:
@@ -71,16 +75,26 @@ class Project:
         recorded = read_env(self.images_env) | read_env(self.state / "settings.env")
         return {**recorded, **os.environ, "AGENT_LOOP_STATE": str(self.state)}
 
-    def command(self, *words: str) -> list[str]:
-        """The docker compose command line for this project."""
-        files = [word for path in self.files for word in ("--file", str(path))]
+    def command(self, *words: str, more: Sequence[Path] = ()) -> list[str]:
+        """The docker compose command line for this project, with further compose files."""
+        files = [word for path in (*self.files, *more) for word in ("--file", str(path))]
         profiles = [word for name in self.profiles for word in ("--profile", name)]
         return ["docker", "compose", *files, *profiles, *words]
 
-    def compose(self, *words: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
-        """Run compose; output goes to the terminal unless captured. Never raises for an exit status."""
+    def compose(
+        self, *words: str, capture: bool = False, more: Sequence[Path] = (), given: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run compose; output goes to the terminal unless captured, `given` goes to its standard input.
+
+        Never raises for an exit status.
+        """
         return subprocess.run(
-            self.command(*words), env=self.environment(), text=True, capture_output=capture, check=False
+            self.command(*words, more=more),
+            env=self.environment(),
+            text=True,
+            capture_output=capture,
+            input=given,
+            check=False,
         )
 
 
@@ -115,6 +129,11 @@ def remember(project: Project) -> None:
     """Write down what `up` starts."""
     values = {"MODE": project.mode, "OFFLINE": str(int(project.offline)), "GPU": str(int(project.gpu))}
     write_env(project.state / _memory(project.mode == "train"), values, "What 'agent-loop up' started last.")
+
+
+def was_started(project: Project) -> bool:
+    """Whether `up` ever started this stack with this state folder."""
+    return (project.state / _memory(project.mode == "train")).is_file()
 
 
 def remember_setting(state: Path, name: str, value: str) -> None:

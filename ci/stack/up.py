@@ -1,17 +1,18 @@
 """`agent-loop up`: a list of small steps, each taking what the last one found, so that each is tested alone.
 
-engine → registry → secrets → proxy → images → containers → report. All are idempotent: `up` after an interruption, or
-again with nothing changed, does only what is missing.
+engine → registry → machine → secrets → proxy → images → containers → report. All are idempotent: `up` after an
+interruption, or again with nothing changed, does only what is missing.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ci.stack import container_engine, images, offline, project, proxy, secrets
-from ci.stack.errors import EngineMissing, StartFailed
+from ci.stack import container_engine, doctor, images, machine, offline, project, proxy, secrets
+from ci.stack.errors import EngineMissing, NotReady, StartFailed
 from ci.stack.project import Project
 from ci.stack.reach import registry_answers
 
@@ -22,10 +23,19 @@ OURS = {
 }
 """The images of ours that a mode starts."""
 
-STAND_INS = {"dev": ("prometheus",), "prod": ("prometheus", "alertmanager", "node-exporter", "nginx"), "train": ()}
+STAND_INS = {
+    "dev": ("prometheus",),
+    "prod": ("prometheus", "alertmanager", "node-exporter", "nginx"),
+    "train": ("prometheus",),
+}
 """The bases that a mode starts in place of registry images."""
 
-LEFT_OUT = "Ollama, Grafana (and cAdvisor) exist only as registry images and are left out"
+LEFT_OUT = {
+    "dev": "Ollama and Grafana exist only as registry images and are left out",
+    "prod": "Ollama, Grafana and cAdvisor exist only as registry images and are left out",
+    "train": "Nothing is left out",
+}
+"""What a mode does without when no registry answers."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,23 @@ def engine(stack: Project, context: Context) -> Project:
 
 def reach(stack: Project, context: Context) -> Project:
     """Offline when asked for, or when no registry answers; said once."""
-    if stack.offline or stack.mode == "train" or registry_answers():
+    if stack.offline or registry_answers():
         return stack
-    context.say(f"No container registry can be reached: starting offline. {LEFT_OUT}.")
+    context.say(f"No container registry can be reached: starting offline. {LEFT_OUT[stack.mode]}.")
     return replace(stack, offline=True)
+
+
+def machine_fits(stack: Project, context: Context) -> Project:
+    """Nothing on this machine is in the way. Raises NotReady with every line of `doctor` that says fail."""
+    wanted = replace(
+        doctor.wanted_by(stack.mode, "on" if stack.gpu else "auto", stack.offline),
+        model=stack.environment().get("AGENT_LOOP_MODEL", doctor.Wanted.model),
+    )
+    found = doctor.examine(machine.read(project.name(stack.mode), wanted.ports, wanted.model), wanted)
+    wrong = [f"{f.check}: {f.detail} ({f.fix})" for f in found if f.level is doctor.Level.FAIL]
+    if wrong:
+        raise NotReady(f"Not ready to start {stack.mode}. {'; '.join(wrong)}.")
+    return stack
 
 
 def proxy_files(stack: Project, context: Context) -> Project:
@@ -102,7 +125,7 @@ def report(stack: Project, context: Context) -> Project:
     return stack
 
 
-STEPS = (engine, reach, make_secrets, proxy_files, build_images, start, report)
+STEPS = (engine, reach, machine_fits, make_secrets, proxy_files, build_images, start, report)
 
 
 def up(stack: Project, context: Context) -> Project:
@@ -127,13 +150,37 @@ def unhealthy(stack: Project) -> list[str]:
     )
 
 
+TITLES = {
+    "agent": "Agent Loop",
+    "nginx": "Agent Loop",
+    "prometheus": "Prometheus",
+    "grafana": "Grafana",
+    "ollama": "Ollama",
+    "ollama-gpu": "Ollama",
+    "jupyter": "Jupyter Lab",
+    "tensorboard": "TensorBoard",
+    "tracking": "MLflow",
+    "gpu-monitor": "GPU metrics",
+}
+
+
 def addresses(stack: Project) -> Iterator[str]:
-    """A line for each address that the running stack publishes."""
-    titles = {"agent": "Agent Loop", "prometheus": "Prometheus", "grafana": "Grafana", "ollama": "Ollama"}
+    """A line for each address that the running stack publishes, and one for how to get in."""
     for container in sorted(containers(stack), key=lambda c: str(c["Service"])):
-        published = container.get("Publishers")
-        for port in published if isinstance(published, list) else []:
-            if port.get("PublishedPort"):
-                title = titles.get(str(container["Service"]), str(container["Service"]))
-                yield f"{title:<12} http://localhost:{port['PublishedPort']}"
-    yield "The service asks for an API key: 'agent-loop secrets show api_key' prints it."
+        service, listed = str(container["Service"]), container.get("Publishers")
+        published = {int(p["TargetPort"]): int(p["PublishedPort"]) for p in listed} if isinstance(listed, list) else {}
+        for target, port in sorted(published.items()):
+            if port and (service, target) != ("nginx", 8080):  # it only redirects
+                yield f"{TITLES.get(service, service):<12} {address(service, port)}"
+    if stack.mode == "train":
+        yield "Jupyter Lab asks for a token: 'agent-loop secrets show jupyter' prints it."
+        yield "Train: make train-gemma-2b DATA=chats.jsonl"
+    else:
+        yield "The service asks for an API key: 'agent-loop secrets show api_key' prints it."
+
+
+def address(service: str, port: int) -> str:
+    """The address under which a person's browser finds a published port."""
+    if service != "nginx":
+        return f"http://localhost:{port}"
+    return f"https://{os.environ.get('SERVER_NAME', 'localhost')}{'' if port == 443 else f':{port}'}"

@@ -26,6 +26,8 @@ MODES = {
     "prod": ["compose.yaml", "compose.prod.yaml"],
     "prod offline": ["compose.yaml", "compose.prod.yaml", "compose.offline.yaml", "compose.prod.offline.yaml"],
     "train": ["compose.train.yaml"],
+    "train offline": ["compose.train.yaml", "compose.train.offline.yaml"],
+    "dev backup": ["compose.yaml", "compose.dev.yaml", "compose.backup.yaml"],
 }
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
@@ -47,7 +49,7 @@ PUBLISHED = {
     | {("ollama", "127.0.0.1", 11434), ("ollama-gpu", "127.0.0.1", 11434)},
     "prod": {("nginx", "", 8080), ("nginx", "", 8443)},
     "train": {("jupyter", "127.0.0.1", 8888), ("tensorboard", "127.0.0.1", 6006), ("tracking", "127.0.0.1", 8080)}
-    | {("wandb", "127.0.0.1", 8080), ("gpu-monitor", "127.0.0.1", 9400)},
+    | {("wandb", "127.0.0.1", 8080), ("gpu-monitor", "127.0.0.1", 9400), ("prometheus", "127.0.0.1", 9090)},
 }
 
 

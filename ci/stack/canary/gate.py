@@ -6,19 +6,47 @@ nothing has to be published for it.
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
+from ci.stack import secrets
 from ci.stack.canary.state import State
 from ci.stack.canary.traffic import Judge
-from ci.stack.project import Project
+from ci.stack.errors import UsageError
+from ci.stack.project import ROOT, Project
 
-EVALS = ["exec", "--no-TTY", "agent-canary", "/app/.venv/bin/python", "-m", "service", "evals", "run"]
+HERE = Path(__file__).parent
+GOLDEN = HERE / "golden.jsonl"
+"""Prompts that any instruction-tuned model answers."""
+DEMO = ROOT / "models" / "demo" / "golden.jsonl"
+"""Prompts of the demo model's small subject."""
+
+EVALS = ["/app/.venv/bin/python", "-m", "service", "evals", "run", "/dev/stdin", "--url", "http://localhost:8000/v1"]
 
 
 def judge(golden: str) -> Judge:
-    """A judge over a file of golden prompts inside the image (empty: the service's own set)."""
+    """A judge over a file of golden prompts (docs/evals.md); empty: the set that fits the stack's model.
+
+    Raises UsageError for a file that cannot be read.
+    """
 
     def judged(stack: Project, state: State) -> str:
-        words = [*EVALS, *([golden] if golden else []), "--base-url", "http://localhost:8000/v1"]
-        done = stack.compose(*words, capture=True)
+        path = Path(golden) if golden else DEMO if stack.offline else GOLDEN
+        try:
+            cases = path.read_text()
+        except OSError as error:
+            raise UsageError(f"Cannot read the golden prompts, {path}: {error.strerror}.") from error
+        key = secrets.show(stack.state, "api_key")
+        container = stack.compose("ps", "--quiet", "agent-canary", capture=True).stdout.strip()
+        done = subprocess.run(
+            ["docker", "exec", "--interactive", "--env", "AGENT_LOOP_API_KEY", container, *EVALS],
+            env={**os.environ, "AGENT_LOOP_API_KEY": key},
+            input=cases,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode == 0:
             return ""
         lines = (done.stderr or done.stdout).strip().splitlines()
