@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 from collections.abc import AsyncGenerator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -27,7 +28,7 @@ from service.runs.reader import Reader
 from service.runs.runner import Runner
 from service.settings import Settings
 from service.store import Store
-from service.telemetry import Metrics, lag, names
+from service.telemetry import Metrics, Traces, lag, names
 from service.tools.base import Toolbox
 
 log = structlog.get_logger("service")
@@ -39,14 +40,16 @@ def create_app(
     backend: Backend | None = None,
     toolbox: Toolbox | None = None,
     metrics: Metrics | None = None,
+    traces: Traces | None = None,
 ) -> FastAPI:
     """The application of these settings; tests may give it a backend and tools of their own."""
     metrics = metrics or Metrics(models=[settings.model])
+    traces = traces or _traces(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            app.state.parts = await _start(settings, backend, toolbox, metrics, stack)
+            app.state.parts = await _start(settings, backend, toolbox, metrics, traces, stack)
             log.info("service.started", variant=settings.variant, model=settings.model)
             yield
             log.info("service.stopping")
@@ -64,7 +67,7 @@ def create_app(
     app.include_router(runs.router)
     app.include_router(openai.router)
     app.include_router(web.router)
-    app.add_middleware(Edge, metrics=metrics, variant=settings.variant, max_body=settings.max_body)
+    app.add_middleware(Edge, metrics=metrics, traces=traces, variant=settings.variant, max_body=settings.max_body)
     return app
 
 
@@ -73,16 +76,18 @@ async def _start(
     backend: Backend | None,
     toolbox: Toolbox | None,
     metrics: Metrics,
+    traces: Traces,
     stack: contextlib.AsyncExitStack,
 ) -> Parts:
     """Build the parts in order; `stack` closes them in the opposite one."""
     stack.callback(metrics.close)
+    stack.push_async_callback(asyncio.to_thread, traces.close)
     drain = Drain()
     stack.callback(drain.on_signals())
     store = await Store.open(settings.database())
     stack.push_async_callback(store.aclose)
     await check_keys(settings, store.keys)
-    backend = Observed(backend, metrics) if backend else backends.create(settings, metrics)
+    backend = Observed(backend, metrics, traces) if backend else backends.create(settings, metrics, traces)
     stack.push_async_callback(backend.aclose)
     toolbox = toolbox or tools.create(settings)
     await toolbox.start()
@@ -91,7 +96,7 @@ async def _start(
     calls = ModelCalls(backend, gate, metrics)
     stack.push_async_callback(calls.aclose)
     variant = await _variant(settings, backend, metrics)
-    runner = Runner(settings, store, calls, gate, toolbox, metrics, drain, variant)
+    runner = Runner(settings, store, calls, gate, toolbox, metrics, traces, drain, variant)
     runner.start()
     stack.push_async_callback(runner.aclose)
     watching = asyncio.create_task(lag.watch(metrics), name="loop-lag")
@@ -111,6 +116,12 @@ async def _start(
         runner=runner,
         reader=Reader(runner, store, settings.poll_seconds),
     )
+
+
+def _traces(settings: Settings) -> Traces:
+    if settings.otlp_endpoint is None:
+        return Traces()
+    return Traces.to(settings.otlp_endpoint, capture_content=settings.capture_content)
 
 
 async def _variant(settings: Settings, backend: Backend, metrics: Metrics) -> dict[str, Any]:
@@ -137,6 +148,7 @@ async def _variant(settings: Settings, backend: Backend, metrics: Metrics) -> di
         "model": settings.model,
         "model_digest": digest,
         "prompt_sha": hashlib.sha256(settings.agent_prompt.encode()).hexdigest()[:16],
+        "agents_sha": hashlib.sha256(json.dumps(settings.agents, sort_keys=True).encode()).hexdigest()[:16],
     }
 
 

@@ -16,12 +16,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ApiError, BodyTooLarge
-from service.telemetry import Metrics, names
+from service.telemetry import Metrics, Traces, names
 from service.telemetry.logs import bound
+from service.telemetry.traces import Span
 
 log = structlog.get_logger("service.http")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NO_TRACES = Traces()
 UNMATCHED = "unmatched"
 """The route label of a path that no route has: never the path itself."""
 
@@ -29,9 +31,10 @@ UNMATCHED = "unmatched"
 class Edge:
     """Wraps the application; `scope["state"]["arrival"]` becomes `time.monotonic()` at arrival."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, variant: str, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: Traces, variant: str, max_body: int) -> None:
         self.app = app
         self._metrics = metrics
+        self._traces = traces
         self._variant = variant
         self._max_body = max_body
 
@@ -71,7 +74,13 @@ class Edge:
             await send(message)
 
         failure = ""
-        with self._metrics.active(names.HTTP_ACTIVE), bound(request_id=request_id):
+        # Probes, scrapes and the page's files would be most of all traces.
+        traces = self._traces if scope["path"].startswith("/v1/") else _NO_TRACES
+        with (
+            self._metrics.active(names.HTTP_ACTIVE),
+            traces.request(dict(Headers(scope=scope))) as span,
+            bound(request_id=request_id),
+        ):
             try:
                 if _length(scope) > self._max_body:
                     await _answer(self._too_large(), counted)
@@ -83,22 +92,29 @@ class Edge:
                 if status == 0:
                     await _answer(ApiError("Something went wrong in the service. Try again later."), counted)
             finally:
-                self._observe(scope, status, failure, time.monotonic() - arrival)
+                self._observe(scope, status, failure, time.monotonic() - arrival, span)
 
     def _too_large(self) -> ApiError:
         return BodyTooLarge(f"The body is too large: at most {self._max_body} bytes are taken. Send less.")
 
-    def _observe(self, scope: Scope, status: int, failure: str, seconds: float) -> None:
-        route = cast("Any", scope.get("route"))
+    def _observe(self, scope: Scope, status: int, failure: str, seconds: float, span: Span) -> None:
+        route = str(getattr(cast("Any", scope.get("route")), "path", UNMATCHED))
+        method = _method(scope["method"])
+        status = status or 499  # the client left before there was an answer (nginx's number for it)
+        error = failure or (str(status) if status >= 500 else "")
         self._metrics.observe(
             names.HTTP_DURATION,
             seconds,
-            http_route=getattr(route, "path", UNMATCHED),
-            http_request_method=_method(scope["method"]),
-            # 499: the client left before there was an answer (nginx's number for it).
-            http_response_status_code=str(status or 499),
-            error_type=failure or (str(status) if status >= 500 else ""),
+            http_route=route,
+            http_request_method=method,
+            http_response_status_code=str(status),
+            error_type=error,
         )
+        span.set(names.ATTR_HTTP_ROUTE, route)
+        span.set(names.ATTR_HTTP_METHOD, method)
+        span.set(names.ATTR_HTTP_STATUS, status)
+        if error:
+            span.fail(error)
 
 
 def _length(scope: Scope) -> int:

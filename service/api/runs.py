@@ -41,10 +41,11 @@ from service.api.session import SESSION_ID, belongs_to
 from service.api.sse import EventStream, until_gone
 from service.auth import Principal
 from service.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from service.runs.live import Created
 from service.runs.reader import Interrupted
-from service.runs.runner import Created
 from service.runs.spec import new_session_id
 from service.store.runs import Event, RunRow, SessionBusy
+from service.telemetry import names
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=StrictRoute, responses=ERRORS)
 
@@ -226,6 +227,8 @@ async def give_feedback(run_id: str, body: FeedbackIn, request: Request, parts: 
         raise Conflict("The run has not ended yet. Give feedback on its answer.", code="run_active")
     thumbs = 1 if body.thumbs == "up" else -1
     await parts.store.runs.give_feedback(run_id, body.model_dump(exclude_none=True), thumbs)
+    if (row.feedback or {}).get("thumbs") != body.thumbs:  # saying it twice is one opinion
+        parts.metrics.inc(names.FEEDBACK, thumbs=body.thumbs)
     return run_out(await _owned(request, parts, principal, run_id))
 
 

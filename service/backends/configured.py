@@ -22,13 +22,13 @@ from service.backends.transport import Timeouts
 from service.backends.watch import OllamaWatch
 from service.errors import StartupError
 from service.settings import Settings
-from service.telemetry.metrics import Metrics
+from service.telemetry import Metrics, Traces
 
 log = structlog.get_logger(__name__)
 
 
-def create(settings: Settings, metrics: Metrics | None = None) -> Backend:
-    """The configured backend; `metrics` is where its calls are counted. Raises StartupError."""
+def create(settings: Settings, metrics: Metrics | None = None, traces: Traces | None = None) -> Backend:
+    """The configured backend; its calls are counted in `metrics` and shown in `traces`. Raises StartupError."""
     kind = _choose(settings) if settings.backend == "auto" else settings.backend
     backend: Backend
     match kind:
@@ -41,7 +41,7 @@ def create(settings: Settings, metrics: Metrics | None = None) -> Backend:
             backend = _llamacpp(settings)
         case _:
             backend = _openai(settings)
-    counted = Observed(backend, metrics) if metrics else backend
+    counted = Observed(backend, metrics, traces) if metrics else backend
     fallback = None
     if settings.fallback_model:
         fallback = Fallback(counted, settings.fallback_model, settings.model)

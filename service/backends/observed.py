@@ -5,6 +5,7 @@ A wrapper with the same protocol, so that no backend knows of metrics and nothin
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -29,7 +30,7 @@ from service.backends.base import (
     ModelInfo,
 )
 from service.backends.broken import EndedEarly
-from service.telemetry import names
+from service.telemetry import Traces, names
 from service.telemetry.metrics import Metrics
 from service.telemetry.names import AbortCause, Attempt, TokenType
 
@@ -49,9 +50,10 @@ _ATTEMPTS: tuple[tuple[type[BackendError], Attempt], ...] = (
 class Observed:
     """`backend`, counted into `metrics`."""
 
-    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+    def __init__(self, backend: Backend, metrics: Metrics, traces: Traces | None = None) -> None:
         self._backend = backend
         self._metrics = metrics
+        self._traces = traces or Traces()
         self.name = backend.name
         self.parallelism = backend.parallelism
         self.aborts_prompt = backend.aborts_prompt
@@ -72,6 +74,8 @@ class Observed:
         finish: Finish | None = None
         error = ""
         attempt = Attempt.OK
+        span = self._traces.begin(names.SPAN_CHAT, self._about(request))
+        said: list[str] = []
         try:
             async with aclosing(cast("Any", self._backend.chat(request))) as stream:
                 async for delta in stream:
@@ -79,6 +83,8 @@ class Observed:
                     first = first or last
                     chunks += 1
                     finish = delta.finish or finish
+                    if self._traces.capture_content:
+                        said.append(delta.text)
                     yield delta
         except (GeneratorExit, anyio.get_cancelled_exc_class()):
             if finish is None:
@@ -95,6 +101,25 @@ class Observed:
         finally:
             self._metrics.inc(names.UPSTREAM_ATTEMPTS, outcome=attempt)
             self._record(request.model, start, first, last, chunks, finish, error)
+            if finish is not None:
+                span.set(names.ATTR_INPUT_TOKENS, finish.usage.prompt_tokens)
+                span.set(names.ATTR_OUTPUT_TOKENS, finish.usage.completion_tokens)
+                span.set(names.ATTR_FINISH, finish.reason)
+            if said:
+                span.set(names.ATTR_OUTPUT, _spoken([("assistant", "".join(said))]))
+            if error:
+                span.fail(error)
+            span.end()
+
+    def _about(self, request: ChatRequest) -> dict[str, str]:
+        about = {
+            names.ATTR_OPERATION: names.SPAN_CHAT,
+            names.ATTR_PROVIDER: self.name,
+            names.ATTR_MODEL: self._metrics.model(request.model),
+        }
+        if self._traces.capture_content:
+            about[names.ATTR_INPUT] = _spoken([(each.role, each.content) for each in request.messages])
+        return about
 
     async def embed(self, model: str, inputs: Sequence[str]) -> Embeddings:
         """As the backend."""
@@ -169,6 +194,11 @@ class Observed:
             "gen_ai_provider_name": self.name,
             "gen_ai_request_model": self._metrics.model(model),
         }
+
+
+def _spoken(messages: Sequence[tuple[str, str]]) -> str:
+    """`(role, text)` pairs in the form that the conventions give a span's messages."""
+    return json.dumps([{"role": role, "parts": [{"type": "text", "content": text}]} for role, text in messages])
 
 
 def attempt_of(error: BackendError) -> Attempt:

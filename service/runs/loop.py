@@ -8,15 +8,10 @@ not made again (unless the tool is idempotent), and the model is told so.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
-
-import jsonschema
-import structlog
+from typing import Any
 
 from service.backends.base import (
     BackendError,
@@ -29,52 +24,17 @@ from service.backends.base import (
 from service.errors import ApiError
 from service.model_calls import CallRecord, ModelCalls
 from service.runs import protocol
+from service.runs.ending import Ending, Prices
 from service.runs.log import RunLog
 from service.runs.spec import RunSpec
 from service.runs.state import RunState
-from service.telemetry import Metrics, names
+from service.runs.tool_calls import Caller, ToolCalls
+from service.telemetry import Metrics, Traces
 from service.telemetry.names import AbortCause, Outcome
-from service.tools.base import Tool, Toolbox, ToolContext, ToolError
-
-log = structlog.get_logger("service.runs")
+from service.tools.base import Toolbox
 
 REPAIRS = 3
 """Failed tool results in a row that the model may try to repair; the next one ends the run with `tool_error`."""
-
-RESULT_CHARS = 64 * 1024
-"""Longest tool result that the model is shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Cost of a run: tokens times a price for a million, plus seconds of model calls."""
-
-    prompt: float = 0.0
-    completion: float = 0.0
-    second: float = 0.0
-
-    def cost(self, state: RunState) -> float:
-        """What the run has cost so far."""
-        tokens = state.prompt_tokens * self.prompt + state.completion_tokens * self.completion
-        return tokens / 1e6 + state.model_seconds * self.second
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended. `error` is `{code, message}` where something failed."""
-
-    outcome: Outcome
-    finish_reason: str = "stop"
-    error: dict[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Whose run it is, as far as tools may know."""
-
-    run_id: str
-    session_id: str
-    key_id: str
 
 
 @dataclass(slots=True)
@@ -90,6 +50,7 @@ class Execution:
     toolbox: Toolbox
     metrics: Metrics
     prices: Prices
+    traces: Traces
     arrival: float
     attempt: int = 1
     cause: Callable[[], AbortCause] = lambda: AbortCause.OTHER
@@ -255,7 +216,7 @@ class Execution:
         room = self.spec.limits.tool_calls - self.state.tool_calls + len(self.state.begun)
         cut = len(calls) > room
         calls = calls[: max(0, room)]
-        context = {call.id: self._context(call) for call in calls}
+        maker = ToolCalls(self.caller, self.toolbox, self.spec.tools, self.metrics, self.traces)
         before = set(self.state.begun)
         for call in calls:
             if call.id not in before:
@@ -265,13 +226,13 @@ class Execution:
                     id=call.id,
                     name=call.name,
                     arguments=call.arguments,
-                    key=context[call.id].key,
+                    key=maker.key(call),
                 )
         await self.log.flush()
         try:
             async with asyncio.TaskGroup() as group:
                 for call in calls:
-                    group.create_task(self._tool(call, context[call.id], again=call.id in before))
+                    group.create_task(self._tool(maker, call, again=call.id in before))
         except ExceptionGroup as failures:  # the store's: a tool's own failure is a result
             raise failures.exceptions[0] from None
         if self.state.failures > REPAIRS:
@@ -284,68 +245,18 @@ class Execution:
             return Ending(Outcome.COMPLETED, "tool_calls")
         return None
 
-    async def _tool(self, call: ToolCall, context: ToolContext, *, again: bool) -> None:
-        started = time.monotonic()
-        tool = self.toolbox.get(call.name) if call.name in self.spec.tools else None
-        error = ""
-        if again and (tool is None or not tool.idempotent):
-            error, content = (
-                "interrupted",
-                (
-                    "The call was interrupted by a restart. It may or may not have had its effect; "
-                    "it was not repeated. Check before you call it again."
-                ),
-            )
-        else:
-            error, content = await self._attempt(tool, call, context)
-        seconds = time.monotonic() - started
-        self.metrics.observe(
-            names.TOOL_DURATION,
-            seconds,
-            gen_ai_tool_name=call.name if tool is not None else names.OTHER_MODEL,
-            error_type=error,
-        )
-        if len(content) > RESULT_CHARS:
-            content = f"{content[:RESULT_CHARS]}\n[cut: {len(content) - RESULT_CHARS} characters more]"
+    async def _tool(self, maker: ToolCalls, call: ToolCall, *, again: bool) -> None:
+        result = await maker.make(call, again=again)
         self._event(
             "tool.completed",
             step=self.state.steps,
             id=call.id,
             name=call.name,
-            ok=not error,
-            content=content,
-            seconds=round(seconds, 6),
+            ok=not result.error,
+            content=result.content,
+            seconds=round(result.seconds, 6),
         )
         await self.log.flush()
-
-    async def _attempt(self, tool: Tool | None, call: ToolCall, context: ToolContext) -> tuple[str, str]:
-        """`(kind of error or "", text for the model)`."""
-        if tool is None:
-            self.metrics.inc(names.TOOL_REPAIRS, reason="unknown_tool")
-            return "unknown_tool", f"No tool is called '{call.name[:64]}'. There are: {', '.join(self.spec.tools)}."
-        problem, arguments = read_arguments(tool, call.arguments)
-        if problem:
-            self.metrics.inc(names.TOOL_REPAIRS, reason="arguments")
-            return "arguments", problem
-        try:
-            async with asyncio.timeout(tool.timeout):
-                return "", await tool(arguments, context)
-        except ToolError as error:
-            return "tool_error", str(error)
-        except TimeoutError:
-            return "timeout", f"The tool did not finish within {tool.timeout:g} s."
-        except Exception as error:
-            log.exception("tool.failed", tool=tool.name, run_id=self.caller.run_id)
-            return "exception", f"The tool failed ({type(error).__name__})."
-
-    def _context(self, call: ToolCall) -> ToolContext:
-        return ToolContext(
-            self.caller.run_id,
-            call.id,
-            derived_key(self.caller.run_id, call),
-            self.caller.session_id,
-            self.caller.key_id,
-        )
 
     # The log
 
@@ -356,30 +267,3 @@ class Execution:
     def _text(self, step: int, text: str) -> None:
         self.state.partial.append(text)
         self.log.delta("text.delta", step, text)
-
-
-def derived_key(run_id: str, call: ToolCall) -> str:
-    """SHA-256 over run, call and canonical arguments: equal for the same call, whenever and wherever it is made."""
-    try:
-        arguments: Any = json.loads(call.arguments or "{}")
-    except ValueError:
-        arguments = call.arguments
-    canonical = json.dumps([run_id, call.id, call.name, arguments], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def read_arguments(tool: Tool, text: str) -> tuple[str, dict[str, Any]]:
-    """`(problem for the model or "", arguments)`: parsed and checked against the tool's schema."""
-    try:
-        value: Any = json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        return f"The arguments are not JSON: {error}. Call the tool again with a JSON object.", {}
-    if not isinstance(value, dict):
-        return "The arguments are not a JSON object. Call the tool again with one.", {}
-    validator = jsonschema.Draft202012Validator(dict(tool.parameters))
-    problem = next(iter(validator.iter_errors(value)), None)
-    if problem is not None:
-        place = "/".join(str(part) for part in problem.absolute_path)
-        where = f" at '{place}'" if place else ""
-        return f"The arguments do not fit the schema{where}: {problem.message[:300]}. Call the tool again.", {}
-    return "", cast("dict[str, Any]", value)

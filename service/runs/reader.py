@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import AsyncGenerator
 
 from service.errors import NotFound
-from service.runs.runner import Live, Runner
+from service.runs.live import Live
+from service.runs.runner import Runner
 from service.store import Store
 from service.store.runs import Event, RunRow
 

@@ -9,12 +9,9 @@ process takes the run over: if it survives its client it goes on from its last c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -25,84 +22,27 @@ from service.backends.base import Message
 from service.drain import Drain
 from service.errors import ApiError, Conflict, NotFound
 from service.model_calls import ModelCalls
-from service.runs import features
+from service.runs import duties, features
+from service.runs.conclusion import conclude, tell
+from service.runs.ending import Ending, Prices
+from service.runs.live import CAUSES, OUTCOMES, Created, Live
 from service.runs.log import Entry, RunLog
-from service.runs.loop import Caller, Ending, Execution, Prices
+from service.runs.loop import Caller, Execution
 from service.runs.spec import RunSpec, from_json, message_from_json, message_to_json, new_id, new_session_id, to_json
 from service.runs.state import RunState
 from service.settings import Settings
 from service.store import Store, StoreDown
 from service.store.runs import Duplicate, Event, LeaseLost, NewRun, RunRow, SessionBusy, SessionUnknown
-from service.telemetry import Metrics, names
+from service.telemetry import Metrics, Traces, names
 from service.telemetry.logs import bound
 from service.telemetry.names import AbortCause, Outcome
+from service.telemetry.traces import Span
 from service.tools.base import Toolbox
 
 log = structlog.get_logger("service.runs")
 
-IDEMPOTENCY_SECONDS = 24 * 3600.0
 ATTEMPTS = 5
 """Processes that may die on one run before it is given up."""
-
-RECENT_EVENTS = 256
-"""Events of a live run kept in memory for its readers; older ones are read from the store."""
-
-_OUTCOMES = {
-    "cancelled": Outcome.CANCELLED,
-    "replaced": Outcome.CANCELLED,
-    "client_gone": Outcome.CLIENT_GONE,
-    "shutdown": Outcome.INTERRUPTED,
-}
-_CAUSES = {
-    "cancelled": AbortCause.CANCELLED,
-    "replaced": AbortCause.CANCELLED,
-    "client_gone": AbortCause.CLIENT_GONE,
-    "shutdown": AbortCause.SHUTDOWN,
-    "released": AbortCause.SHUTDOWN,
-}
-
-
-@dataclass(slots=True)
-class Live:
-    """A run in this process. `changed` is set and replaced whenever events are stored."""
-
-    recent: deque[Event] = field(default_factory=lambda: deque[Event](maxlen=RECENT_EVENTS))
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-    survives: bool = False
-    """It may go on in another process."""
-    stop_reason: str | None = None
-    armed: bool = False
-    """Cancelling the task now ends the loop and nothing else."""
-    lost: bool = False
-    """It left this process without an ending: released, lease lost, or the store is down."""
-
-    def publish(self, events: Sequence[Event]) -> None:
-        """Show stored events to the readers."""
-        self.recent.extend(events)
-        self.wake()
-
-    def wake(self) -> None:
-        """Make the readers look again."""
-        changed, self.changed = self.changed, asyncio.Event()
-        changed.set()
-
-    def stop(self, reason: str) -> None:
-        """End the run for `reason`; the first one counts."""
-        if self.stop_reason is None:
-            self.stop_reason = reason
-        if self.armed and self.task is not None:
-            self.armed = False
-            self.task.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """A run that was accepted. `replayed`: an earlier request with the same idempotency key made it."""
-
-    run_id: str
-    session_id: str
-    replayed: bool = False
 
 
 class Runner:
@@ -116,6 +56,7 @@ class Runner:
         gate: Gate,
         toolbox: Toolbox,
         metrics: Metrics,
+        traces: Traces,
         drain: Drain,
         variant: dict[str, Any],
     ) -> None:
@@ -128,6 +69,7 @@ class Runner:
         self._gate = gate
         self._toolbox = toolbox
         self._metrics = metrics
+        self._traces = traces
         self._drain = drain
         self.variant = variant
         self._prices = Prices(settings.price_prompt, settings.price_completion, settings.price_second)
@@ -203,7 +145,7 @@ class Runner:
         deadline = time.monotonic() + 15.0
         while True:
             try:
-                return await self._store.runs.create(new, since=time.time() - IDEMPOTENCY_SECONDS)
+                return await self._store.runs.create(new, since=time.time() - duties.IDEMPOTENCY_SECONDS)
             except SessionUnknown:
                 raise NotFound(
                     f"No such session: {new.session_id[:100]}. Leave session_id out to begin one.",
@@ -240,8 +182,12 @@ class Runner:
     async def _work(self, run_id: str, live: Live, hold: Hold, row: RunRow | None) -> None:
         state = RunState()
         try:
-            with bound(run_id=run_id), self._metrics.active(names.RUNS_ACTIVE):
-                await self._work_on(run_id, live, hold.arrival, row, state)
+            with (
+                self._metrics.active(names.RUNS_ACTIVE),
+                self._traces.span(names.SPAN_RUN, {names.ATTR_RUN: run_id}) as span,
+                bound(run_id=run_id, **({"trace_id": span.trace_id} if span.trace_id else {})),
+            ):
+                await self._work_on(run_id, live, hold.arrival, row, state, span)
         except LeaseLost:
             live.lost = True
             log.warning("run.lease_lost", run_id=run_id)
@@ -258,7 +204,9 @@ class Runner:
             self.live.pop(run_id, None)
             live.wake()
 
-    async def _work_on(self, run_id: str, live: Live, arrival: float, row: RunRow | None, state: RunState) -> None:
+    async def _work_on(
+        self, run_id: str, live: Live, arrival: float, row: RunRow | None, state: RunState, span: Span
+    ) -> None:
         row = row or await self._store.runs.get(run_id)
         if row is None:
             raise LeaseLost(run_id)
@@ -279,9 +227,10 @@ class Runner:
                 self._toolbox,
                 self._metrics,
                 self._prices,
+                self._traces,
                 arrival,
                 row.attempts,
-                lambda: _CAUSES.get(live.stop_reason or "", AbortCause.MAX_TIME),
+                lambda: CAUSES.get(live.stop_reason or "", AbortCause.MAX_TIME),
             )
             ending = await self._ending(execution, live)
         if ending is None:  # released: somebody else goes on
@@ -290,6 +239,11 @@ class Runner:
             await self._store.runs.release(run_id, self.owner)
             return
         await run_log.settle()
+        span.set(names.ATTR_AGENT, spec.agent or "none")
+        span.set(names.ATTR_CONVERSATION, row.session_id)
+        span.set(names.ATTR_OUTCOME, ending.outcome)
+        if ending.error:
+            span.fail(ending.error["code"])
         await self._finish(row, spec, state, ending, run_log.take_pending(), live, retry)
 
     async def _ending(self, execution: Execution, live: Live) -> Ending | None:
@@ -315,7 +269,7 @@ class Runner:
 
     def _stopped(self, live: Live) -> Ending | None:
         reason = live.stop_reason or "shutdown"
-        return None if reason == "released" else Ending(_OUTCOMES[reason], "cancelled")
+        return None if reason == "released" else Ending(OUTCOMES[reason], "cancelled")
 
     async def _take_up(self, row: RunRow, spec: RunSpec, state: RunState) -> Ending | None:
         """Bring `state` to where the log ends; an ending if the run is not to go on."""
@@ -326,7 +280,7 @@ class Runner:
             after = events[-1].seq
         log.info("run.taken_over", run_id=row.id, attempt=row.attempts)
         if row.cancel is not None:
-            return Ending(_OUTCOMES.get(row.cancel, Outcome.CANCELLED), "cancelled")
+            return Ending(OUTCOMES.get(row.cancel, Outcome.CANCELLED), "cancelled")
         if not spec.survives_its_client or row.attempts > ATTEMPTS:
             message = "The process that worked on the run ended."
             return Ending(Outcome.INTERRUPTED, "error", {"code": "interrupted", "message": message})
@@ -353,63 +307,17 @@ class Runner:
         live: Live,
         retry: bool,
     ) -> None:
-        cost = self._prices.cost(state)
-        summary: dict[str, Any] = {
-            "output": state.output,
-            "finish_reason": ending.finish_reason,
-            "error": ending.error,
-            "steps": state.steps,
-            "tool_calls": state.tool_calls,
-            "usage": {
-                "prompt_tokens": state.prompt_tokens,
-                "completion_tokens": state.completion_tokens,
-                "total_tokens": state.tokens,
-            },
-            "cost": cost,
-            "seconds": round(state.seconds, 6),
-            "ttft": state.ttft,
-            "protocol": state.protocol,
-        }
-        client_calls = (
-            [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in state.pending.values()]
-            if ending.finish_reason == "tool_calls"
-            else []
-        )
-        ended = {"outcome": str(ending.outcome), **summary, "client_tool_calls": client_calls}
-        kept = {**summary, "client_tool_calls": client_calls}
-        kept["messages"] = [message_to_json(each) for each in state.messages]
-        feature_row = features.row(
-            spec,
-            state,
-            outcome=str(ending.outcome),
-            variant=row.variant.get("name", ""),
-            digest=row.variant.get("model_digest", ""),
-            user_retry=retry,
-        )
+        conclusion = conclude(row, spec, state, ending, self._prices.cost(state), retry=retry)
         events = await self._store.runs.finish(
-            row, self.owner, str(ending.outcome), kept, [*pending, ("run.ended", ended)], feature_row
+            row,
+            self.owner,
+            str(ending.outcome),
+            conclusion.summary,
+            [*pending, ("run.ended", conclusion.ended)],
+            conclusion.features,
         )
         live.publish(events)
-        agent = {"gen_ai_agent_name": spec.agent or "none"}
-        failed = ending.outcome if ending.error else ""
-        self._metrics.inc(names.RUNS, outcome=ending.outcome)
-        self._metrics.observe(names.RUN_DURATION, time.time() - row.created_at, run=row.id, error_type=failed, **agent)
-        self._metrics.observe(names.RUN_INFERENCE_CALLS, state.steps, **agent)
-        self._metrics.observe(names.RUN_TOOL_CALLS, state.tool_calls, **agent)
-        log.info(
-            "run.ended",
-            run_id=row.id,
-            session_id=row.session_id,
-            outcome=str(ending.outcome),
-            model=spec.model,
-            variant=row.variant.get("name", ""),
-            model_digest=row.variant.get("model_digest", ""),
-            steps=state.steps,
-            tool_calls=state.tool_calls,
-            prompt_tokens=state.prompt_tokens,
-            completion_tokens=state.completion_tokens,
-            seconds=round(state.seconds, 3),
-        )
+        tell(self._metrics, row, spec, state, ending, conclusion)
 
     # Stopping
 
@@ -424,8 +332,17 @@ class Runner:
 
     def start(self) -> None:
         """Begin to renew leases, to look for cancel flags and for runs that nobody works on."""
-        for work in (self._keep_leases, self._watch_flags, self._take_over, self._clean, self._drained):
-            self._background.append(asyncio.create_task(work(), name=work.__name__))
+        runs, settings = self._store.runs, self._settings
+        self._background += [
+            asyncio.create_task(each, name=each.__name__)
+            for each in (
+                duties.keep_leases(runs, self.owner, self.live, settings.lease_seconds),
+                duties.watch_flags(runs, self.owner, self.live, settings.poll_seconds),
+                duties.adopt(self.take_over_once, settings.lease_seconds / 3),
+                duties.clean(runs, settings.retention_days),
+                self._drained(),
+            )
+        ]
 
     async def aclose(self) -> None:
         """End what is left, and give up what can go on elsewhere."""
@@ -456,30 +373,6 @@ class Runner:
         if tasks:
             await asyncio.wait(tasks, timeout=10.0)
 
-    async def _keep_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-            if self.live:
-                with contextlib.suppress(StoreDown):
-                    await self._store.runs.renew(self.owner, time.time() + self._settings.lease_seconds)
-
-    async def _watch_flags(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.poll_seconds)
-            if not self.live:
-                continue
-            with contextlib.suppress(StoreDown):
-                for run_id, reason in (await self._store.runs.asked_to_stop(self.owner)).items():
-                    live = self.live.get(run_id)
-                    if live is not None:
-                        live.stop(reason)
-
-    async def _take_over(self) -> None:
-        while True:
-            with contextlib.suppress(StoreDown):
-                await self.take_over_once()
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-
     async def take_over_once(self) -> int:
         """Claim the runs that nobody works on, as far as there are places; returns how many."""
         taken = 0
@@ -503,18 +396,6 @@ class Runner:
             self._start(run_id, live, hold, row)
             taken += 1
         return taken
-
-    async def _clean(self) -> None:
-        """Delete what is older than the retention, at start and every hour."""
-        while True:
-            now = time.time()
-            with contextlib.suppress(StoreDown):
-                gone = await self._store.runs.purge(
-                    now - self._settings.retention_days * 86400, now - IDEMPOTENCY_SECONDS
-                )
-                if gone:
-                    log.info("runs.purged", count=gone)
-            await asyncio.sleep(3600)
 
 
 def _answerable(messages: list[Message]) -> list[Message]:

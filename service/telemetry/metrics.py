@@ -31,6 +31,8 @@ MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # hole.
 _KNOWN: tuple[tuple[Metric, str, Iterable[str]], ...] = (
     (names.RUNS, "outcome", names.Outcome),
+    (names.TASKS, "result", names.TaskResult),
+    (names.FEEDBACK, "thumbs", names.Thumbs),
     (names.ADMISSION_REJECTED, "reason", names.RejectReason),
     (names.UPSTREAM_ATTEMPTS, "outcome", names.Attempt),
     (names.UPSTREAM_ABORTS, "cause", names.AbortCause),

@@ -14,81 +14,35 @@ Prometheus form of an OpenTelemetry name: dots become underscores, the unit is a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
+from service.telemetry.values import (
+    AbortCause,
+    Attempt,
+    CircuitState,
+    Outcome,
+    RejectReason,
+    TaskResult,
+    Thumbs,
+    TokenType,
+)
+
+__all__ = [
+    "BY_NAME",
+    "METRICS",
+    "AbortCause",
+    "Attempt",
+    "CircuitState",
+    "Metric",
+    "Outcome",
+    "RejectReason",
+    "TaskResult",
+    "Thumbs",
+    "TokenType",
+    "series",
+]
+
 Kind = Literal["counter", "gauge", "histogram"]
-
-
-class Outcome(StrEnum):
-    """How a run ended: exactly one of these per accepted run.
-
-    `max_tool_calls`, `max_cost` and `interrupted` extend the list of the field notes: a tool-call limit, a
-    cost budget, and a run ended by shutdown or crash had no value there.
-    """
-
-    COMPLETED = "completed"
-    MAX_STEPS = "max_steps"
-    MAX_TOOL_CALLS = "max_tool_calls"
-    MAX_TIME = "max_time"
-    MAX_TOKENS = "max_tokens"
-    MAX_COST = "max_cost"
-    CANCELLED = "cancelled"
-    CLIENT_GONE = "client_gone"
-    INTERRUPTED = "interrupted"
-    TOOL_ERROR = "tool_error"
-    MODEL_ERROR = "model_error"
-
-
-class RejectReason(StrEnum):
-    """Why admission refused a request (`agent_loop_admission_rejected_total{reason}`)."""
-
-    QUEUE_FULL = "queue_full"
-    QUEUE_TIMEOUT = "queue_timeout"
-    RATE = "rate"
-    TOKENS = "tokens"
-    CONCURRENCY = "concurrency"
-    DRAINING = "draining"
-
-
-class Attempt(StrEnum):
-    """How one upstream request ended (`agent_loop_upstream_attempts_total{outcome}`)."""
-
-    OK = "ok"
-    CONNECT = "connect"
-    BUSY = "busy"
-    TIMEOUT = "timeout"
-    REFUSED = "refused"
-    SERVER_ERROR = "server_error"
-    BROKEN_STREAM = "broken_stream"
-    NO_FINISH = "no_finish"
-    ABORTED = "aborted"
-    CIRCUIT_OPEN = "circuit_open"
-
-
-class AbortCause(StrEnum):
-    """Why the service closed a running upstream request (`agent_loop_upstream_aborts_total{cause}`)."""
-
-    CLIENT_GONE = "client_gone"
-    CANCELLED = "cancelled"
-    MAX_TIME = "max_time"
-    SHUTDOWN = "shutdown"
-    OTHER = "other"
-
-
-class CircuitState(StrEnum):
-    """States of the circuit breaker (`agent_loop_upstream_circuit_state{state}` is 1 for the current one)."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-class TokenType(StrEnum):
-    """Values of `gen_ai_token_type`."""
-
-    INPUT = "input"
-    OUTPUT = "output"
 
 
 OTHER_MODEL = "other"
@@ -259,6 +213,26 @@ TOOL_DURATION = Metric(
 )
 RUNS = Metric("agent_loop_runs_total", "counter", "Runs ended, by how they ended.", ("outcome",))
 RUNS_ACTIVE = Metric("agent_loop_runs_active", "gauge", "Runs in progress now.")
+TASKS = Metric(
+    "agent_loop_tasks_total",
+    "counter",
+    "Runs ended, by what they were worth to whoever asked: task success is `success` among all but `abandoned`.",
+    ("result",),
+)
+TASK_RETRIES = Metric(
+    "agent_loop_task_retries_total",
+    "counter",
+    "Runs that were asked what their session's last run was asked: the first answer did not do.",
+)
+FEEDBACK = Metric("agent_loop_feedback_total", "counter", "Thumbs that people gave to answers.", ("thumbs",))
+COST = Metric(
+    "agent_loop_cost_total",
+    "counter",
+    "Cost of ended runs by the price table, in its unit; divided by successful tasks it is the cost of a success.",
+)
+MODEL_SECONDS = Metric(
+    "agent_loop_model_seconds_total", "counter", "Seconds that ended runs spent in model calls: their cost in time."
+)
 TOOL_REPAIRS = Metric(
     "agent_loop_tool_repairs_total",
     "counter",
@@ -391,6 +365,7 @@ def series() -> frozenset[str]:
 
 
 # Span names and attributes of traces (OpenTelemetry `gen_ai` spans).
+SPAN_REQUEST = "request"
 SPAN_RUN = "invoke_agent"
 SPAN_CHAT = "chat"
 SPAN_TOOL = "execute_tool"
@@ -407,3 +382,8 @@ ATTR_FINISH = "gen_ai.response.finish_reasons"
 ATTR_ERROR = "error.type"
 ATTR_RUN = "agent_loop.run.id"
 ATTR_OUTCOME = "agent_loop.outcome"
+ATTR_HTTP_METHOD = "http.request.method"
+ATTR_HTTP_ROUTE = "http.route"
+ATTR_HTTP_STATUS = "http.response.status_code"
+ATTR_INPUT = "gen_ai.input.messages"
+ATTR_OUTPUT = "gen_ai.output.messages"

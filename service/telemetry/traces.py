@@ -4,6 +4,9 @@
     with traces.span(names.SPAN_CHAT, {names.ATTR_MODEL: "gemma3n"}) as span:
         span.set(names.ATTR_OUTPUT_TOKENS, 42)
 
+`span` is for a block in one task. `begin` is for what starts and ends in different places (a stream): whoever got it
+calls `end`. A request's `traceparent` header makes the caller's span the parent of all of it.
+
 A span carries names, sizes and outcomes. It never carries messages, tool arguments or results, unless
 `capture_content` was asked for (the conventions' OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT).
 """
@@ -18,6 +21,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.telemetry import names
 
@@ -40,6 +44,11 @@ class Span:
         if self._span is not None:
             self._span.set_attribute(names.ATTR_ERROR, kind)
             self._span.set_status(trace.Status(trace.StatusCode.ERROR, kind))
+
+    def end(self) -> None:
+        """Close a span that `begin` opened."""
+        if self._span is not None:
+            self._span.end()
 
     @property
     def trace_id(self) -> str:
@@ -70,11 +79,29 @@ class Traces:
         return cls(provider, capture_content=capture_content)
 
     @classmethod
-    def into(cls, exporter: SpanExporter, *, service: str = "agent-loop") -> Traces:
+    def into(cls, exporter: SpanExporter, *, service: str = "agent-loop", capture_content: bool = False) -> Traces:
         """Traces handed to `exporter` at once, for tests."""
         provider = TracerProvider(resource=Resource.create({"service.name": service}))
         provider.add_span_processor(SimpleSpanProcessor(exporter))
-        return cls(provider)
+        return cls(provider, capture_content=capture_content)
+
+    def begin(self, name: str, attributes: Mapping[str, Value] | None = None) -> Span:
+        """A child of the current span that is not current itself; call its `end`."""
+        if self._tracer is None:
+            return Span()
+        return Span(self._tracer.start_span(name, attributes=dict(attributes or {}), kind=trace.SpanKind.CLIENT))
+
+    @contextmanager
+    def request(self, headers: Mapping[str, str]) -> Generator[Span]:
+        """The span of an HTTP request, below the caller's own if its headers name one."""
+        if self._tracer is None:
+            yield Span()
+            return
+        context = TraceContextTextMapPropagator().extract(headers)
+        with self._tracer.start_as_current_span(
+            names.SPAN_REQUEST, context=context, kind=trace.SpanKind.SERVER, record_exception=False
+        ) as raw:
+            yield Span(raw)
 
     @contextmanager
     def span(self, name: str, attributes: Mapping[str, Value] | None = None) -> Generator[Span]:
@@ -93,6 +120,6 @@ class Traces:
                 raise
 
     def close(self) -> None:
-        """Send what is left and stop."""
+        """Send what is left and stop; may wait seconds for a collector that does not answer."""
         if self._provider is not None:
             self._provider.shutdown()

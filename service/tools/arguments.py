@@ -33,7 +33,7 @@ def parse(text: str, schema: JsonSchema) -> dict[str, Any]:
     arguments = cast("dict[str, Any]", value)
     problem = check(arguments, schema)
     if problem:
-        raise ToolError(problem)
+        raise ToolError(f"The arguments do not fit the schema: {problem.rstrip('.')}.")
     return arguments
 
 

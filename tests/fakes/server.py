@@ -22,6 +22,7 @@ from service.app import create_app
 from service.backends.base import Backend
 from service.backends.scripted import DEMO, ScriptedBackend
 from service.settings import Settings
+from service.telemetry import Traces
 from service.tools.base import Toolbox
 
 
@@ -50,6 +51,7 @@ async def serving(
     toolbox: Toolbox | None = None,
     *,
     headers: dict[str, str] | None = None,
+    traces: Traces | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Serving]:
     """Serve with the run store in `folder` until the block ends."""
@@ -61,7 +63,7 @@ async def serving(
         "poll_seconds": 0.05,
         **settings,
     }
-    app = create_app(Settings(**values), backend=backend or ScriptedBackend(DEMO), toolbox=toolbox)
+    app = create_app(Settings(**values), backend=backend or ScriptedBackend(DEMO), toolbox=toolbox, traces=traces)
     config = uvicorn.Config(app, port=0, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = QuietServer(config)
     task = asyncio.create_task(server.serve())

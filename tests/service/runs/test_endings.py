@@ -228,13 +228,13 @@ class TestFailures:
         log = (await scene.server.client.get(f"/v1/runs/{run['id']}/events?stream=false")).json()["data"]
         results = [event["data"] for event in log if event["type"] == "tool.completed"]
         assert [result["ok"] for result in results] == [False, True]
-        assert "'n'" in results[0]["content"]
+        assert "schema: n:" in results[0]["content"]
 
     async def test_arguments_that_are_no_json(self, scene: Scene) -> None:
         """They are an error for the model, too."""
         run = await scene.run("garbage")
         assert run["outcome"] == "completed"
-        assert "not JSON" in run["output"]
+        assert "not valid JSON" in run["output"]
 
     async def test_an_exception_in_a_tool_shows_only_its_type(self, scene: Scene) -> None:
         """A tool that breaks is reported without its message, which may hold anything."""

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 
 from service.backends.scripted import Rule, Script, ScriptedBackend, Turn
 from service.store.tables import events, features, idempotency, runs, sessions
+from service.telemetry import names
 from tests.fakes.server import Serving, serving
 from tests.fakes.waiting import eventually
 
@@ -141,7 +142,7 @@ class TestIdempotency:
         server, _ = pair
         key = {"Idempotency-Key": "old"}
         first = await run(server, "Hi", headers=key)
-        monkeypatch.setattr("service.runs.runner.IDEMPOTENCY_SECONDS", -1.0)
+        monkeypatch.setattr("service.runs.duties.IDEMPOTENCY_SECONDS", -1.0)
         assert (await run(server, "Hi", headers=key))["id"] != first["id"]
 
     async def test_an_earlier_run_survives_a_restart(self, tmp_path: Path) -> None:
@@ -165,15 +166,27 @@ class TestAfterwards:
         assert (row.thumbs, row.turns, row.script, row.refusal, row.variant) == (-1, 1, "latin", 0, "canary")
         assert "Hello" not in str(row)
 
-    async def test_asking_again_counts_as_a_retry(self, pair: Pair) -> None:
-        """The same question twice in a session is marked, as a signal of a bad first answer."""
+    async def test_opinions_are_counted_once(self, pair: Pair) -> None:
+        """Saying the same again is one opinion; changing it is another."""
         server, _ = pair
+        made = await run(server, "Tell me")
+        counted = [server.parts.metrics.value(names.FEEDBACK, thumbs=each) for each in ("up", "down")]
+        for thumbs in ("up", "up", "down"):
+            await server.client.post(f"/v1/runs/{made['id']}/feedback", json={"thumbs": thumbs})
+        now = [server.parts.metrics.value(names.FEEDBACK, thumbs=each) for each in ("up", "down")]
+        assert [after - before for before, after in zip(counted, now, strict=True)] == [1, 1]
+
+    async def test_asking_again_counts_as_a_retry(self, pair: Pair) -> None:
+        """The same question twice in a session is marked and counted, as a signal of a bad first answer."""
+        server, _ = pair
+        before = server.parts.metrics.value(names.TASK_RETRIES)
         first = await run(server, "Why?")
         second = await run(server, "Why?", session_id=first["session_id"])
         async with server.parts.store.database.read() as connection:
             rows = await connection.execute(select(features.c.run_id, features.c.user_retry))
             marks = {row.run_id: row.user_retry for row in rows}
         assert (marks[first["id"]], marks[second["id"]]) == (0, 1)
+        assert server.parts.metrics.value(names.TASK_RETRIES) == before + 1
 
     async def test_retention(self, tmp_path: Path) -> None:
         """Runs that ended before the retention go, with events and empty sessions; younger ones stay."""
