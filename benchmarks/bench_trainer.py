@@ -94,8 +94,8 @@ def resume_ours() -> None:
     import shutil
 
     from trainer import checkpoint, metrics
-    from trainer.launch import Request, prepare_run
-    from trainer.loop import Job, train
+    from trainer.launch import Request, prepare_job
+    from trainer.loop import train
 
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -104,10 +104,7 @@ def resume_ours() -> None:
         )
 
         def go() -> dict[float, float]:
-            ready, base = prepare_run(request, run)
-            assert ready.dataset is not None
-            assert ready.tokenizer is not None
-            train(Job(run, ready.resolved, ready.plan, ready.dataset, ready.tokenizer, base))
+            train(prepare_job(request, run))
             return {r["step"]: r["loss"] for r in metrics.read(run / "metrics.jsonl") if "loss" in r}
 
         first = go()

@@ -169,13 +169,13 @@ def _ours(
 ) -> tuple[list[float], float, list[int]]:
     import torch
 
-    from trainer import loop, model, step
+    from trainer import model, optimizer, step
     from trainer.data import packing
     from trainer.data.dataset import Dataset
 
     trainable = model.prepare(settings, folder, torch.device(options.device), 0)
     trainable.model.train()
-    optimizer = loop.make_optimizer(settings, trainable)
+    adamw = optimizer.make_optimizer(settings, trainable)
     size = settings.batch.micro * settings.batch.accumulation
     groups: list[list[tuple[int, ...]]] = []
     for number in range(total):
@@ -197,8 +197,8 @@ def _ours(
             on_shrink=lambda micro: None,
         )
         torch.nn.utils.clip_grad_norm_(trainable.parameters, settings.optimizer.clip)
-        optimizer.step()
-        optimizer.zero_grad()
+        adamw.step()
+        adamw.zero_grad()
         _wait(options.device)
         seconds.append(time.perf_counter() - start)
         tokens.append(step.all_tokens(dataset, groups[number]))

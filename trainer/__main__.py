@@ -9,6 +9,7 @@ ELSEWHERE = {
     "export": "trainer.export.cli",
     "deploy": "trainer.deploy",
     "models": "trainer.registry",
+    "demo-model": "trainer.export.cli",
 }
 """Commands that live in a Typer application of their own."""
 

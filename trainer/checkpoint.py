@@ -171,8 +171,8 @@ def check_same_run(folder: Path, identity: Identity, *, force: bool) -> list[str
     found = differences(folder, identity)
     if found and not force:
         raise RunChanged(
-            f"Not the same run as {folder.name}: {'; '.join(found)}. Undo the change, use another --run-id, or "
-            "--force-resume to go on with it (the result then matches neither)."
+            f"Not the same run as {folder.name}: {'; '.join(found)}. Undo the change (--resume RUN takes the run's own "
+            "settings), use another --run-id, or --force-resume to go on (the result then matches neither)."
         )
     return found
 

@@ -255,13 +255,10 @@ def build(work: Path, say: Say = print) -> Path:
 
 def _train(base: Path, run: Path, options: dict[str, Any]) -> None:
     """The trainer's own QLoRA run on the base."""
-    from .launch import Request, prepare_run
-    from .loop import Job, train
+    from .launch import Request, prepare_job
+    from .loop import train
 
-    prepared, folder = prepare_run(Request(str(base.resolve()), options), run)
-    assert prepared.dataset is not None
-    assert prepared.tokenizer is not None
-    train(Job(run, prepared.resolved, prepared.plan, prepared.dataset, prepared.tokenizer, folder))
+    train(prepare_job(Request(str(base.resolve()), options), run))
 
 
 ALLOWED = 0.03

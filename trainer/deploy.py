@@ -5,12 +5,14 @@
 
 Until the new model has answered, nothing that is served changes. On Ollama each deployment is a tag of its own
 (`agent-loop:3f2a91c07d1e`, from the file's digest), and the name that is served (`agent-loop`) is copied from it. For
-the llama.cpp backend the file is copied into the state folder, so that cleaning runs does not take it away.
+the llama.cpp backend the file is copied into the state folder, so that cleaning runs does not take it away, and the
+link `models/served.gguf` there is moved to it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,8 +21,9 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
+from .command import RUNS, Output, reported
 from .export import gguf, modelfile
-from .export.cli import find_run, reported
+from .export.cli import find_run
 from .export.errors import DeployError, ExportError
 from .export.llama import Llama
 from .ollama import DEFAULT_URL, Ollama
@@ -28,6 +31,8 @@ from .served import Served, folder, read, write
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
+LINK = Path("models") / "served.gguf"
+"""In the state folder: a link to the file that the llama.cpp backend is to serve."""
 QUESTION = "Hello! What can you do?"
 Say = Callable[[str], None]
 
@@ -112,7 +117,7 @@ class OllamaTarget:
 
 @dataclass(frozen=True)
 class LlamaTarget:
-    """The service's own llama.cpp backend, which reads the served-model record."""
+    """The service's own llama.cpp backend, which is started with the link to the served file."""
 
     name: str
     backend = "llamacpp"
@@ -137,9 +142,14 @@ class LlamaTarget:
         return Served(self.name, package.digest, self.backend, path=str(path), run=package.run)
 
     def switch(self, served: Served) -> None:
-        """See that the file is there; the record does the rest."""
+        """Point the link that the service is started with at the file."""
         if served.path is None or not Path(served.path).is_file():
             raise DeployError(f"The file of the previous model is gone, {served.path}. Deploy its run again.")
+        link = folder() / LINK
+        part = link.with_name(f".{link.name}-{os.getpid()}")
+        part.unlink(missing_ok=True)
+        part.symlink_to(Path(served.path).name)  # relative: the folder may be mounted elsewhere
+        part.replace(link)
 
 
 def deploy(package: Package, target: Target, say: Say = print) -> Served:
@@ -183,7 +193,7 @@ def _group() -> None:
 @reported
 def deploy_command(
     run: Annotated[str | None, typer.Argument(help="A run's folder, or its id in --output.")] = None,
-    output: Annotated[Path, typer.Option("--output", help="Folder that holds the runs.")] = Path("runs"),
+    output: Output = RUNS,
     to: Annotated[str, typer.Option(help="ollama, llamacpp, or auto: Ollama where one answers.")] = "auto",
     ollama: Annotated[str, typer.Option(envvar="OLLAMA_HOST", help="Ollama's address.")] = DEFAULT_URL,
     name: Annotated[str, typer.Option(help="The model name that the service asks for.")] = "agent-loop",
@@ -205,6 +215,13 @@ def deploy_command(
             typer.echo(f"target: {backend} ({client.url} {'answers' if backend == 'ollama' else 'does not answer'})")
         served = deploy(package, _target(backend, client, name), typer.echo)
     before = f" Before: {served.previous.model} of run {served.previous.run}." if served.previous else ""
+    if served.backend == "llamacpp":
+        typer.echo(
+            f"Start the service with it: AGENT_LOOP_BACKEND=llamacpp AGENT_LOOP_GGUF={folder() / LINK} "
+            f"AGENT_LOOP_MODEL={served.model} agent-loop serve"
+        )
+    else:
+        typer.echo(f"The service asks for it with AGENT_LOOP_MODEL={name}.")
     typer.echo(f"Serving {served.model} of run {served.run}.{before} Back: agent-loop deploy --rollback")
 
 

@@ -6,6 +6,7 @@ After this nothing else in the trainer talks to the network.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UnsupportedModel(f"Unreadable config.json, {folder}: {error}. Fetch the model again.") from None
 
 
+def _token() -> str | None:
+    """The token in the file that HF_TOKEN_FILE names, as containers get secrets; None: the hub's own ways."""
+    path = os.environ.get("HF_TOKEN_FILE")
+    if os.environ.get("HF_TOKEN") or not path:
+        return None
+    try:
+        return Path(path).read_text().strip() or None
+    except OSError as error:
+        raise ConfigError([f"Unreadable token, HF_TOKEN_FILE={path}: {error.strerror}. Correct the path."]) from None
+
+
 def _download(model: ModelConfig, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -63,7 +75,7 @@ def _download(model: ModelConfig, patterns: list[str]) -> Path:
 
     how = "Set HF_TOKEN (or run 'hf auth login')"
     try:
-        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=patterns))
+        return Path(snapshot_download(model.id, revision=model.revision, allow_patterns=patterns, token=_token()))
     except GatedRepoError:
         raise HubTokenMissing(
             f"No access to the gated model {model.id}. Accept its licence on its page of the hub. "

@@ -6,7 +6,7 @@ Nothing here imports torch, so that a dry run answers in a second.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from .data.template import ChatTokenizer
 from .errors import ConfigError, HubTokenMissing, HubUnreachable, NoGpu
 from .plan import Plan, Shape, Work
 
+Show = Callable[["Prepared"], None]
 BY_PLAN = ("batch.micro", "batch.accumulation", "memory.")
 
 
@@ -44,6 +45,24 @@ class Prepared:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Job:
+    """All that a training run needs. `plan` is already applied to the configuration."""
+
+    run: Path
+    resolved: Resolved
+    plan: Plan
+    dataset: Dataset
+    tokenizer: ChatTokenizer
+    base: Path
+    force_resume: bool = False
+
+    @property
+    def config(self) -> TrainConfig:
+        """The settings in force."""
+        return self.resolved.config
+
+
 def dry_run(request: Request) -> Prepared:
     """Plan without touching any run folder; a preset that cannot be fetched is planned from its known sizes."""
     resolved = _resolve(request)
@@ -58,8 +77,8 @@ def dry_run(request: Request) -> Prepared:
         return _with_files(request, resolved, folder)
 
 
-def prepare_run(request: Request, run: Path, *, force: bool = False) -> tuple[Prepared, Path]:
-    """Prepare a run in its folder; returns also the base model's folder.
+def prepare_job(request: Request, run: Path, *, force: bool = False, show: Show | None = None) -> Job:
+    """Prepare a run in its folder, fetching weights last; `show` hears what is known before that.
 
     Where the run exists, choices that its plan made are kept, so that it goes on as it began.
     """
@@ -72,7 +91,12 @@ def prepare_run(request: Request, run: Path, *, force: bool = False) -> tuple[Pr
     run.mkdir(parents=True, exist_ok=True)
     if force or not record.exists():
         prepared.resolved.save(record)
-    return prepared, hub.fetch(resolved.config.model, run / "base", weights=True)
+    if show:
+        show(prepared)
+    base = hub.fetch(resolved.config.model, run / "base", weights=True)
+    assert prepared.dataset is not None
+    assert prepared.tokenizer is not None
+    return Job(run, prepared.resolved, prepared.plan, prepared.dataset, prepared.tokenizer, base, force)
 
 
 def pick_card(request: Request, settings: TrainConfig) -> Card | None:

@@ -10,11 +10,9 @@ looks at them, and the record goes out. Whatever is saved has passed the guard.
 from __future__ import annotations
 
 import math
-import signal
 import time
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +22,12 @@ from torch import Tensor
 
 from . import cards, checkpoint, metrics, model, status, step, trackers
 from .checkpoint import Identity, State
-from .config import Resolved, TrainConfig
-from .data.dataset import Dataset
-from .data.template import ChatTokenizer
 from .errors import Diverged, Stopped
-from .plan import GIB, Plan
-
-
-@dataclass(frozen=True)
-class Job:
-    """All a run needs, prepared. `plan` is already applied to the configuration."""
-
-    run: Path
-    resolved: Resolved
-    plan: Plan
-    dataset: Dataset
-    tokenizer: ChatTokenizer
-    base: Path
-    force_resume: bool = False
-
-    @property
-    def config(self) -> TrainConfig:
-        """The settings in force."""
-        return self.resolved.config
+from .interruption import Stop, wish_to_stop
+from .journal import say
+from .launch import Job
+from .optimizer import learning_rate, make_optimizer, total_steps
+from .plan import GIB
 
 
 def train(job: Job) -> State:
@@ -60,49 +41,14 @@ def train(job: Job) -> State:
         accelerator = Accelerator(cpu=device.type == "cpu")
         if accelerator.is_main_process:
             stack.enter_context(status.only_one(job.run))
+            status.forget_stop(job.run)
             checkpoint.clean_unfinished(job.run / "checkpoints")
-        stop = stack.enter_context(_stop_signals())
+        stop = stack.enter_context(wish_to_stop(job.run))
         return _Loop(job, accelerator, stop, stack).run()
 
 
-def total_steps(config: TrainConfig, sequences: int, processes: int = 1) -> int:
-    """Optimizer steps of the whole run."""
-    steps = config.run.epochs * math.ceil(sequences / (config.batch.micro * config.batch.accumulation * processes))
-    return min(steps, config.run.max_steps or steps)
-
-
-def learning_rate(config: TrainConfig, done: int, total: int) -> float:
-    """The rate of the step after `done` steps: a linear rise, then the schedule down to zero."""
-    settings = config.optimizer
-    warmup = math.ceil(settings.warmup * total)
-    if done < warmup:
-        return settings.lr * (done + 1) / (warmup + 1)
-    share = (done - warmup) / max(1, total - warmup)
-    if settings.schedule == "linear":
-        return settings.lr * (1 - share)
-    if settings.schedule == "cosine":
-        return settings.lr * 0.5 * (1 + math.cos(math.pi * share))
-    return settings.lr
-
-
-def make_optimizer(config: TrainConfig, trainable: model.Trainable) -> torch.optim.Optimizer:
-    """AdamW over the adapters, with fp32 or 8-bit moments."""
-    lr, decay = config.optimizer.lr, config.optimizer.weight_decay
-    if config.optimizer.name == "adamw_8bit":
-        from bitsandbytes.optim.adamw import AdamW8bit
-
-        return AdamW8bit(trainable.parameters, lr=lr, weight_decay=decay)
-    return torch.optim.AdamW(trainable.parameters, lr=lr, weight_decay=decay)
-
-
-class _Stop:
-    """Set by a signal, read between steps."""
-
-    name = ""
-
-
 class _Loop:
-    def __init__(self, job: Job, accelerator: Accelerator, stop: _Stop, stack: ExitStack) -> None:
+    def __init__(self, job: Job, accelerator: Accelerator, stop: Stop, stack: ExitStack) -> None:
         self.job, self.config, self.dataset = job, job.config, job.dataset
         self.accelerator, self.stop = accelerator, stop
         self.rank, self.processes = accelerator.process_index, accelerator.num_processes
@@ -392,39 +338,3 @@ class _Loop:
     def _say(self, message: str) -> None:
         if self.main:
             say(self.job.run, message)
-
-
-def say(run: Path, message: str) -> None:
-    """Tell the person and the run's log."""
-    import json
-    import sys
-
-    print(message, file=sys.stderr, flush=True)
-    with (run / "train.log").open("a") as file:
-        file.write(json.dumps({"time": round(time.time(), 3), "event": message}) + "\n")
-
-
-def record_failure(run: Path, error: BaseException, *, stopped: bool) -> None:
-    """Leave the reason in the run's status and log."""
-    before = status.read(run) or status.Status("starting")
-    message = str(error) or type(error).__name__
-    status.write(run, replace(before, state="stopped" if stopped else "failed", message=message))
-
-
-@contextmanager
-def _stop_signals() -> Generator[_Stop]:
-    """Note SIGTERM and SIGINT instead of dying; a second one acts as usual."""
-    stop = _Stop()
-
-    def note(number: int, _frame: object) -> None:
-        stop.name = signal.Signals(number).name
-        signal.signal(number, before[number])
-
-    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .export.cli import find_run, reported
+from .command import RUNS, Output, reported
+from .export.cli import find_run
 from .export.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -186,13 +187,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-Output = Annotated[Path, typer.Option("--output", help="Folder that holds the runs.")]
 Name = Annotated[str, typer.Option("--name", help="The model's name in the registry.")]
 
 
 @models_app.command("list")
 @reported
-def list_command(output: Output = Path("runs"), name: Name = NAME) -> None:
+def list_command(output: Output = RUNS, name: Name = NAME) -> None:
     """List the versions, newest first, with their aliases, run, data and files."""
     found = versions(output, name)
     if not found:
@@ -210,7 +210,7 @@ def list_command(output: Output = Path("runs"), name: Name = NAME) -> None:
 @reported
 def register_command(
     run: Annotated[str, typer.Argument(help="A run's folder, or its id in --output.")],
-    output: Output = Path("runs"),
+    output: Output = RUNS,
     name: Name = NAME,
 ) -> None:
     """Register an exported and verified run as a new version."""
@@ -222,7 +222,7 @@ def register_command(
 @reported
 def promote_command(
     version: Annotated[int, typer.Argument(help="The version's number.")],
-    output: Output = Path("runs"),
+    output: Output = RUNS,
     name: Name = NAME,
     alias: Annotated[str, typer.Option(help="The alias to move.")] = ALIAS,
 ) -> None:

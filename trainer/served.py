@@ -1,4 +1,4 @@
-"""Which model is served: one small file that `deploy` writes and the llama.cpp backend's start-up reads.
+"""Which model is served: one small file that `deploy` writes and `deploy --rollback` reads.
 
     $AGENT_LOOP_STATE/served-model.json     {"model", "path", "digest", "backend", "run", "previous"}
 

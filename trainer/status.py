@@ -19,6 +19,9 @@ from pathlib import Path
 from .errors import RunBusy
 
 FILE = "status.json"
+STOP = ".stop"
+"""A file whose presence asks the run to save and end: it reaches a run in another container or on another machine."""
+ALIVE = ("starting", "running")
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,24 @@ def read(run: Path) -> Status | None:
         status = Status(**json.loads((run / FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    if status.state in ("starting", "running") and not alive(status):
+    if status.state in ALIVE and not alive(status):
         return replace(status, state="lost")
     return status
+
+
+def ask_to_stop(run: Path) -> None:
+    """Ask the run to save and end after its step."""
+    (run / STOP).touch()
+
+
+def asked_to_stop(run: Path) -> bool:
+    """Whether somebody asked."""
+    return (run / STOP).exists()
+
+
+def forget_stop(run: Path) -> None:
+    """A run that begins or goes on is not stopped by an old wish."""
+    (run / STOP).unlink(missing_ok=True)
 
 
 def alive(status: Status) -> bool:

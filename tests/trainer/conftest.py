@@ -45,8 +45,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def prepare(small_base: Path) -> Any:
     """`prepare(run, "lora.rank=4", ...)`: a job on the smallest base and the example chats, 8 rows a step."""
-    from trainer.launch import Request, prepare_run
-    from trainer.loop import Job
+    from trainer.launch import Job, Request, prepare_job
 
     common = (
         "model.compute=float32",
@@ -64,10 +63,7 @@ def prepare(small_base: Path) -> Any:
     )
 
     def make(run: Path, *sets: str, base: Path = small_base, force: bool = False) -> Job:
-        prepared, folder = prepare_run(Request(str(base), sets=(*common, *sets)), run, force=force)
-        assert prepared.dataset is not None
-        assert prepared.tokenizer is not None
-        return Job(run, prepared.resolved, prepared.plan, prepared.dataset, prepared.tokenizer, folder, force)
+        return prepare_job(Request(str(base), sets=(*common, *sets)), run, force=force)
 
     return make
 

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
-from trainer.errors import TrainerError
+from trainer.command import RUNS, Output, quieten, reported
 
 from .merge import Onto
 from .quantise import Kind
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def reported(command: Command) -> Command:
-    """Turn our errors into their lines and exit statuses (trainer/errors.py and errors.py here list them)."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except TrainerError as error:
-            if os.environ.get("AGENT_LOOP_VERBOSE"):
-                raise
-            typer.echo(str(error), err=True)
-            raise typer.Exit(error.exit_code) from None
-
-    return run  # type: ignore[return-value]
 
 
 @app.callback()
@@ -45,7 +24,7 @@ def _group() -> None:
 @reported
 def export_command(
     run: Annotated[str, typer.Argument(help="A run's folder, or its id in --output.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder that holds the runs.")] = Path("runs"),
+    output: Output = RUNS,
     gguf: Annotated[
         list[Kind] | None, typer.Option("--gguf", help="Kind of file; repeatable. Default: q8_0 and q4_k_m.")
     ] = None,
@@ -58,6 +37,10 @@ def export_command(
         str, typer.Option(help="ours (Gemma 2 and 3) or official (llama.cpp's, downloaded).")
     ] = "ours",
     name: Annotated[str | None, typer.Option(help="The model's name inside the file.")] = None,
+    copy_to: Annotated[
+        Path | None,
+        typer.Option(envvar="AGENT_LOOP_GGUF_FOLDER", help="Copy what passed here too, in a folder of the run's name."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads for llama.cpp; all processors by default.")] = None,
 ) -> None:
     """Merge, write GGUF and a Modelfile, and prove in llama.cpp that the file answers as the trained model does."""
@@ -65,6 +48,7 @@ def export_command(
 
     if converter not in ("ours", "official"):
         raise typer.BadParameter(f"'{converter}' is no converter; use ours or official.")
+    quieten()
     request = Request(
         run=find_run(run, output),
         kinds=tuple(gguf or DEFAULT_KINDS),
@@ -74,6 +58,7 @@ def export_command(
         converter=converter,
         name=name,
         threads=threads,
+        copy_to=copy_to,
     )
     report = export(request, typer.echo)
     typer.echo(f"Exported and verified: {report}. Next: agent-loop deploy {run}")

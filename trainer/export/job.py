@@ -50,6 +50,8 @@ class Request:
     name: str | None = None
     """The model's name in the file; the run's by default."""
     threads: int | None = None
+    copy_to: Path | None = None
+    """A folder of exports; what passed is copied there as FOLDER/RUN."""
 
 
 def export(request: Request, say: Say = print) -> Path:
@@ -194,7 +196,20 @@ class _Work:
         part.replace(report)
         if self.problems:
             raise VerificationFailed(self.problems)
+        if self.request.copy_to is not None:
+            self._copy([report, *(self.out / entry["file"] for entry in entries)], self.request.copy_to)
         return report
+
+    def _copy(self, files: list[Path], folder: Path) -> None:
+        import shutil
+
+        target = folder / self.request.run.resolve().name
+        target.mkdir(parents=True, exist_ok=True)
+        for path in (*files, *self.out.glob("Modelfile*")):
+            part = target / f"{path.name}.part"
+            shutil.copyfile(path, part)
+            part.replace(target / path.name)
+        self.say(f"copied: {target}")
 
 
 def _entry(path: Path, kind: str, figures: Figures, bounds: Bounds, arithmetic: str) -> dict[str, Any]:

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from trainer.errors import ConfigError
 
 from .errors import ExportError
 
@@ -40,6 +43,14 @@ class Kind(StrEnum):
     def label(self) -> str:
         """How a file name says it: F16, Q8_0, Q4_K_M."""
         return self.value.upper()
+
+
+def kinds(words: Iterable[str]) -> tuple[Kind, ...]:
+    """The kinds that a person names. Raises ConfigError for another word."""
+    try:
+        return tuple(Kind(word.lower()) for word in words)
+    except ValueError as error:
+        raise ConfigError([f"{error}. Use one of {', '.join(Kind)}."]) from None
 
 
 def type_of(name: str, shape: tuple[int, ...], kind: Kind, blocks: int) -> gguf.GGMLQuantizationType:
