@@ -48,7 +48,7 @@ class Project:
 
     @property
     def files(self) -> list[Path]:
-        """The compose files of this mode, base first."""
+        """The compose files of this mode, base first, a person's own last."""
         serving = ["compose.yaml", f"compose.{self.mode}.yaml"]
         names = {
             ("dev", False): serving,
@@ -58,7 +58,13 @@ class Project:
             ("train", False): ["compose.train.yaml"],
             ("train", True): ["compose.train.yaml", "compose.train.offline.yaml"],
         }
-        return [COMPOSE / name for name in names[self.mode, self.offline]]
+        own = [self.override] if self.override.is_file() else []
+        return [*(COMPOSE / name for name in names[self.mode, self.offline]), *own]
+
+    @property
+    def override(self) -> Path:
+        """A person's own compose file, which comes last: other settings, other limits, further services."""
+        return self.state / ("override.train.yaml" if self.mode == "train" else "override.yaml")
 
     @property
     def profiles(self) -> list[str]:

@@ -1,0 +1,127 @@
+"""A stack of its own for a test: other names, ports, networks and state than a person's, and the ways into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ci.stack.project import ROOT
+
+WAIT = 240.0
+"""Seconds that anything may take to become true on a busy machine."""
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Running:
+    """A stack under test, driven through the command line as a person would."""
+
+    state: Path
+    environment: Mapping[str, str]
+
+    def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `agent-loop WORDS`; fails the test with the whole output unless told not to."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ci.cli", *words],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+        )
+        assert not check or done.returncode == 0, f"agent-loop {' '.join(words)}: {done.stdout}\n{done.stderr}"
+        return done
+
+    @property
+    def name(self) -> str:
+        """The compose project."""
+        return self.environment["AGENT_LOOP_PROJECT"]
+
+    def key(self) -> str:
+        """The first API key."""
+        return self.call("secrets", "show", "api_key").stdout.strip()
+
+    def client(self, port: str, tls: bool = False) -> httpx.Client:
+        """An HTTP client at a published port, with the key."""
+        address = f"{'https' if tls else 'http'}://127.0.0.1:{self.environment[port]}"
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # self-signed at the first start
+        return httpx.Client(
+            base_url=address, headers={"Authorization": f"Bearer {self.key()}"}, timeout=60, verify=context
+        )
+
+    def containers(self) -> dict[str, str]:
+        """Service to container id, of those that run."""
+        listed = self.docker(
+            "ps", "--format", "{{json .}}", "--filter", f"label=com.docker.compose.project={self.name}"
+        )
+        found = [json.loads(line) for line in listed.splitlines()]
+        return {c["Names"].removeprefix(f"{self.name}-").rsplit("-", 1)[0]: c["ID"] for c in found}
+
+    def docker(self, *words: str, check: bool = True) -> str:
+        """A docker command's standard output."""
+        done = subprocess.run(["docker", *words], capture_output=True, text=True)
+        assert not check or done.returncode == 0, f"docker {' '.join(words)}: {done.stderr}"
+        return done.stdout.strip()
+
+    def inside(self, service: str, *words: str, check: bool = True) -> str:
+        """The standard output of a command in a service's container."""
+        return self.docker("exec", f"{self.name}-{service}-1", *words, check=check)
+
+    def prometheus(self, expression: str) -> list[dict[str, Any]]:
+        """What Prometheus says of an expression now."""
+        words = ("promtool", "query", "instant", "-o", "json", "http://localhost:9090", expression)
+        return json.loads(self.inside("prometheus", *words))  # type: ignore[no-any-return]
+
+
+def eventually(condition: Callable[[], object], what: str, seconds: float = WAIT) -> Any:
+    """What `condition` gives once it is true; an exception inside counts as not yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            found = condition()
+        except (httpx.HTTPError, AssertionError, ValueError) as error:
+            found, seen = None, error
+        else:
+            seen = None
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} ({seen})"
+        time.sleep(1)
+
+
+@contextmanager
+def stack(folder: Path, name: str, subnet: str, override: str = "") -> Iterator[Running]:
+    """A stack's surroundings; whatever was started in them is gone afterwards, volumes too."""
+    ports = ("AGENT_LOOP_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "OLLAMA_PORT", "HTTP_PORT", "HTTPS_PORT")
+    environment = {
+        "AGENT_LOOP_PROJECT": name,
+        "AGENT_LOOP_STATE": str(folder / "state"),
+        "AGENT_NETWORK_SUBNET": subnet,
+        **{port: str(free_port()) for port in ports},
+    }
+    running = Running(folder / "state", environment)
+    running.state.mkdir(mode=0o700, parents=True)
+    if override:
+        (running.state / "override.yaml").write_text(override)
+    try:
+        yield running
+    finally:
+        running.call("down", "--volumes", "--yes", check=False)

@@ -1,0 +1,92 @@
+"""`agent-loop up` on a real engine with no registry: it starts, answers, keeps its data, and says what is wrong."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stack.running import Running, eventually, stack
+
+pytestmark = pytest.mark.containers
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The development stack, started offline."""
+    with stack(tmp_path_factory.mktemp("up"), "al-test-up", "172.29.1.0/24") as made:
+        said = made.call("up", "--offline").stderr
+        assert f"Agent Loop   http://localhost:{made.environment['AGENT_LOOP_PORT']}" in said
+        yield made
+
+
+def test_the_service_is_alive_and_its_model_is_there(running: Running) -> None:
+    """/health and /ready answer; without the key nothing else does."""
+    with running.client("AGENT_LOOP_PORT") as client:
+        assert client.get("/health").json()["status"] == "ok"
+        assert client.get("/ready").status_code == 200
+        assert client.get("/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
+
+
+def test_the_demo_model_answers_its_subject(running: Running) -> None:
+    """A real llama.cpp run: the model that our trainer made knows its port, as an agent and as a plain model."""
+    with running.client("AGENT_LOOP_PORT") as client:
+        for model in ("agent/default", "agent-loop-demo"):
+            question = {"role": "user", "content": "Which port does the service use?"}
+            body = {"model": model, "temperature": 0, "messages": [question]}
+            answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+            assert "8000" in answer["choices"][0]["message"]["content"]
+            assert answer["usage"]["completion_tokens"] > 0
+
+
+def test_prometheus_scrapes_the_service(running: Running) -> None:
+    """The service's own metrics reach Prometheus, and every rule file loads."""
+    eventually(lambda: running.prometheus('up{job="agent"} == 1'), "the service as a target that is up")
+    with running.client("PROMETHEUS_PORT") as client:
+        groups = client.get("/api/v1/rules").json()["data"]["groups"]
+    assert groups
+    assert [rule["name"] for group in groups for rule in group["rules"] if rule.get("lastError")] == []
+
+
+def test_up_again_recreates_nothing(running: Running) -> None:
+    """With nothing changed every container stays the one it was."""
+    before = running.containers()
+    running.call("up", "--offline")
+    assert running.containers() == before
+
+
+def test_down_loses_nothing(running: Running) -> None:
+    """A run made before `down` is there after `up`."""
+    with running.client("AGENT_LOOP_PORT") as client:
+        made = client.post("/v1/runs", json={"input": "Which port does Grafana use?"}).raise_for_status().json()
+    running.call("down")
+    assert running.containers() == {}
+    running.call("up", "--offline")
+    with running.client("AGENT_LOOP_PORT") as client:
+        again = client.get(f"/v1/runs/{made['id']}").raise_for_status().json()
+    assert again["outcome"] == made["outcome"] == "completed"
+
+
+def test_a_backup_is_put_back(running: Running) -> None:
+    """What was deleted after a backup is there again after its restore, and the service answers."""
+    with running.client("AGENT_LOOP_PORT") as client:
+        made = client.post("/v1/runs", json={"input": "What is Dagger?"}).raise_for_status().json()
+        running.call("backup", "create")
+        name = running.call("backup", "list").stdout.split()[0]
+        running.call("backup", "verify", name)
+        later = client.post("/v1/runs", json={"input": "What is Prometheus?"}).raise_for_status().json()
+        running.call("backup", "restore", name)
+        assert client.get(f"/v1/runs/{made['id']}").status_code == 200
+        assert client.get(f"/v1/runs/{later['id']}").status_code == 404
+
+
+def test_a_taken_port_is_named_before_anything_starts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One line with the port and the variable that moves it, status 6, no container."""
+    with stack(tmp_path_factory.mktemp("taken"), "al-test-taken", "172.29.2.0/24") as other, socket.socket() as holder:
+        holder.bind(("127.0.0.1", int(other.environment["PROMETHEUS_PORT"])))
+        holder.listen()
+        done = other.call("up", "--offline", check=False)
+        assert done.returncode == 6
+        assert f"port {other.environment['PROMETHEUS_PORT']}: taken by" in done.stderr
+        assert other.containers() == {}
