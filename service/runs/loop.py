@@ -79,7 +79,7 @@ class Execution:
                 ending = await self._tools()
                 if ending is not None:
                     return ending
-            elif self.state.steps and not self.state.open_step:
+            elif self.state.answered:
                 return self._answered()  # a crash between the last step and the ending
             over = self._limit()
             if over is not None:

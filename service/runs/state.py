@@ -55,6 +55,12 @@ class RunState:
         return self.prompt_tokens + self.completion_tokens
 
     @property
+    def answered(self) -> bool:
+        """Whether the last thing was a step that called no tool: what it said is the answer."""
+        last = self.messages[-1] if self.messages and not self.open_step else None
+        return last is not None and last.role == "assistant" and not last.tool_calls
+
+    @property
     def output(self) -> str:
         """The text of the answer so far: that of the open step, else of the last completed one."""
         if self.open_step and self.partial:

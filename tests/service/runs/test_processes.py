@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, update
 
 from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
+from service.store.tables import events, runs
 from tests.fakes.server import Serving, serving
 from tests.fakes.tools import Box, Recorded, counter, sleeper
 from tests.fakes.waiting import eventually
@@ -123,6 +125,31 @@ async def test_take_over_in_mid_tool(tmp_path: Path, idempotent: bool) -> None:
             assert ("slept" in output) if idempotent else ("interrupted" in output)
             started = [event["data"]["id"] for event in log if event["type"] == "tool.started"]
             assert len(started) == len(set(started)) == 2
+
+
+@pytest.mark.parametrize(("kept", "output"), [("tool.completed", "Hello."), ("step.completed", "Hello.")])
+async def test_take_over_between_steps(tmp_path: Path, kept: str, output: str) -> None:
+    """A process that died after a tool's result goes on with the next step; one that died after the answer ends."""
+    script = Script.of(Turn(text="Wait.", calls=(Call("count"),)), Turn(text="Hello."))
+    box = [counter(), counter()]
+    async with serving(tmp_path, ScriptedBackend(script), Box(box[0]), lease_seconds=0.6) as one:
+        ended = (await one.client.post("/v1/runs", json={"input": "x", "background": True})).json()["id"]
+        await log_of(one, ended)
+        cut = max(event.seq for event in await one.parts.store.runs.events(ended) if event.type == kept)
+
+        async def rewind(connection: Any) -> None:
+            await connection.execute(delete(events).where(events.c.run_id == ended, events.c.seq > cut))
+            values = {"status": "running", "outcome": None, "summary": None, "lease_until": 0.0, "next_seq": cut + 1}
+            await connection.execute(update(runs).where(runs.c.id == ended).values(**values))
+
+        for task in one.parts.runner._background:
+            task.cancel()
+        await one.parts.store.database.write(rewind)
+        async with serving(tmp_path, ScriptedBackend(script), Box(box[1]), lease_seconds=0.6) as other:
+            log = await log_of(other, ended)
+            assert whole(log)
+            assert (log[-1]["data"]["output"], log[-1]["data"]["steps"]) == (output, 2)
+            assert (len(box[0].calls), box[1].calls) == (1, [])
 
 
 async def test_take_over_in_mid_stream(tmp_path: Path) -> None:
