@@ -208,8 +208,11 @@ def prune(root: Path, keep: int, best_step: int | None) -> list[Path]:
 
 def clean_unfinished(root: Path) -> None:
     """Delete what an interrupted write left behind."""
-    for folder in root.glob(".unfinished-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for path in root.glob(".unfinished-*"):
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def random_state() -> dict[str, Any]:

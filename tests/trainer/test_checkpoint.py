@@ -95,6 +95,7 @@ def test_an_unfinished_write_is_not_a_checkpoint(tmp_path: Path) -> None:
     """A folder that never got its name is ignored and swept away; the same step can be written again."""
     write(tmp_path, 1)
     (tmp_path / ".unfinished-step-0000002-1").mkdir()
+    (tmp_path / ".unfinished-latest-1").symlink_to("step-0000002")  # killed before the link got its name
     assert [f.name for f in checkpoint.folders(tmp_path)] == ["step-0000001"]
     checkpoint.clean_unfinished(tmp_path)
     write(tmp_path, 1, epoch=9)
