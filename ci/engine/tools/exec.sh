@@ -90,15 +90,47 @@ scrub() { # secrets' lines become ***; without secrets bytes pass as they are
     done
 }
 
-record() { # fifo name, redirect
-    if [ -n "$2" ]; then
-        $bb cat "$out/.$1" | $bb tee "$2" | scrub | $bb tee -a "$out/$1" "$out/combined" >&3
+kept() { # name: keep standard input as this stream's output
+    $bb tee -a "$out/$1" "$out/combined" >&3
+}
+
+# Two pipes have no common order. Of what both hold at once, stdout is taken to have come first: a command prints
+# and then complains.
+behind_stdout() {
+    while $bb dd bs=65536 count=1 >"$out/.chunk" 2>/dev/null && [ -s "$out/.chunk" ]; do
+        turns=0
+        until [ $turns -gt 200 ] || [ -e "$out/.stdout.done" ] || ! waiting; do
+            $bb usleep 2000
+            turns=$((turns + 1))
+        done
+        kept stderr <"$out/.chunk"
+    done
+}
+
+waiting() { # whether stdout has something that is not recorded yet; the pause is for its recorder to write
+    read -t 0 <&6 || { $bb usleep 5000; read -t 0 <&6; }
+}
+
+record_stdout() { # redirect
+    if [ -n "$1" ]; then
+        $bb tee "$1" <&6 | scrub | kept stdout
     elif [ -n "$secrets" ]; then
-        scrub <"$out/.$1" | $bb tee -a "$out/$1" "$out/combined" >&3
-    else # one process a stream: what is written in turn is read in turn
-        $bb tee -a "$out/$1" "$out/combined" <"$out/.$1" >&3
+        scrub <&6 | kept stdout
+    else
+        kept stdout <&6
     fi
-    : >"$out/.$1.done"
+    : >"$out/.stdout.done"
+}
+
+record_stderr() { # redirect
+    if [ -n "$1" ]; then
+        $bb tee "$1" <&7 | scrub | behind_stdout
+    elif [ -n "$secrets" ]; then
+        scrub <&7 | behind_stdout
+    else
+        behind_stdout <&7
+    fi
+    : >"$out/.stderr.done"
 }
 
 $bb rm -rf "$out"/* "$out"/.[!.]*
@@ -166,10 +198,14 @@ fi
 
 exec 3>&1
 $bb mkfifo "$out/.stdout" "$out/.stderr"
-record stdout "$to_out" &
-record stderr "$to_err" &
-(exec -a "$name" "$program" "$@" 3>&-) <"${in:-/dev/null}" >"$out/.stdout" 2>"$out/.stderr"
+exec 4<>"$out/.stdout" 5<>"$out/.stderr" # so that no other opening waits for its opposite
+exec 6<"$out/.stdout" 7<"$out/.stderr" 8>"$out/.stdout" 9>"$out/.stderr" 4>&- 5>&-
+# closed by exec: a redirection of the function would keep copies, and the pipes would never end
+(exec 8>&- 9>&-; record_stdout "$to_out") &
+(exec 8>&- 9>&-; record_stderr "$to_err") &
+(exec -a "$name" "$program" "$@" 3>&- 6<&- 7<&- 8>&- 9>&-) <"${in:-/dev/null}" >&8 2>&9
 code=$?
+exec 8>&- 9>&-
 turns=0 # a process left behind may hold the pipes open: it is not waited for
 while [ $turns -lt 500 ] && { [ ! -e "$out/.stdout.done" ] || [ ! -e "$out/.stderr.done" ]; }; do
     $bb usleep 10000

@@ -260,9 +260,9 @@ def test_the_ejected_dockerfile_gives_the_same_files(session: Session, tmp_path:
         'withEnvVariable(name:"A", value:"$x y"){'
         'withExec(args:["sh","-c","printf %s \\"$A\\" > made; ln -s made ln"]){'
         'withNewFile(path:"/app/etc/n.conf", contents:"n", permissions:384){'
-        'withoutFile(path:"/app/src/none"){%s}}}}}}}}'
+        'withoutFile(path:"/app/src/none"){directory(path:"/app"){id}}}}}}}}}'
     )
-    tree = session.get(session.find(data(session, "{" + chain % 'directory(path:"/app"){id}' + "}")))  # type: ignore[arg-type]
+    tree = session.get(session.find(data(session, "{" + chain + "}")))  # type: ignore[arg-type]
     ours = session.builder.pull(session.builder.resolve(_below(tree)))
     plain = render(tree, session)
     plain.write(tmp_path / "out")
