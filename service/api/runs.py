@@ -40,7 +40,7 @@ from service.api.run_schemas import (
 from service.api.session import SESSION_ID, belongs_to
 from service.api.sse import EventStream, until_gone
 from service.auth import Principal
-from service.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from service.errors import ApiError, Conflict, InvalidRequest, NotFound, Unavailable
 from service.runs.live import Created
 from service.runs.reader import Interrupted
 from service.runs.spec import new_session_id
@@ -272,10 +272,10 @@ async def _sse(parts: Parts, run_id: str, after: int) -> AsyncGenerator[bytes]:
         async for events in parts.reader.follow(run_id, after):
             last = events[-1].seq
             yield b"".join(sse_event(event) for event in events)
-    except (Interrupted, NotFound) as error:
+    except (Interrupted, ApiError) as error:
         # Not part of the log, so it has no id: a reconnecting client goes on after the last real event.
-        code = "interrupted" if isinstance(error, Interrupted) else "run_not_found"
-        message = "The stream ends here. Read on with Last-Event-ID." if code == "interrupted" else str(error)
+        code = error.code if isinstance(error, ApiError) else "interrupted"
+        message = error.message if isinstance(error, ApiError) else "The stream ends here. Read on with Last-Event-ID."
         data = {"error": {"code": code, "message": message}, "last_event_id": last}
         yield f"event: stream.error\ndata: {json.dumps(data)}\n\n".encode()
 

@@ -28,7 +28,7 @@ async def keep_leases(store: RunStore, owner: str, live: Mapping[str, Live], sec
         await asyncio.sleep(seconds / 3)
         if live:
             with contextlib.suppress(StoreDown):
-                await store.renew(owner, time.time() + seconds)
+                await store.renew(owner, list(live), time.time() + seconds)
 
 
 async def watch_flags(store: RunStore, owner: str, live: Mapping[str, Live], every: float) -> None:

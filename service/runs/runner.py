@@ -379,6 +379,8 @@ class Runner:
         if self._gate.closed:
             return taken
         for run_id in await self._store.runs.orphans():
+            if run_id in self.live:  # the clock was set, or the machine slept: it is still ours
+                continue
             try:
                 hold = Hold(self._gate.enter())
             except ApiError:

@@ -292,13 +292,17 @@ class RunStore:
         )
         return written
 
-    async def renew(self, owner: str, until: float) -> None:
-        """Keep everything that `owner` works on until `until`."""
+    async def renew(self, owner: str, run_ids: Sequence[str], until: float) -> None:
+        """Keep what `owner` works on until `until`; a run that it has lost sight of is left to run out."""
 
         async def operation(connection: AsyncConnection) -> None:
-            await connection.execute(
-                update(runs).where(runs.c.owner == owner, runs.c.status == "running").values(lease_until=until)
-            )
+            for start in range(0, len(run_ids), 500):
+                mine = runs.c.id.in_(run_ids[start : start + 500])
+                await connection.execute(
+                    update(runs)
+                    .where(mine, runs.c.owner == owner, runs.c.status == "running")
+                    .values(lease_until=until)
+                )
 
         await self._database.write(operation)
 

@@ -23,7 +23,7 @@ from service.api.session import belongs_to
 from service.api.sse import EventStream
 from service.auth import Principal
 from service.backends.base import Message
-from service.errors import Conflict, NotFound
+from service.errors import ApiError, Conflict, NotFound
 from service.runs.reader import Interrupted
 from service.runs.spec import RunSpec, from_json, message_from_json
 from service.store.runs import Event, RunRow
@@ -81,6 +81,8 @@ async def _events(parts: Parts, spec: RunSpec, row: RunRow) -> AsyncGenerator[by
                 yield out
     except Interrupted:
         yield writer.fail("The service is shutting down; a background response goes on. Ask for it again.")
+    except ApiError as error:
+        yield writer.fail(error.message)
 
 
 def _fed(writer: ResponseStream, events: list[Event]) -> list[bytes]:
