@@ -233,7 +233,7 @@ def _trl(
     table = Dataset.from_dict(
         {
             "input_ids": [r.ids.tolist() for r in data],
-            "assistant_masks": [r.supervised.astype(int).tolist() for r in data],
+            "labels": [np.where(r.supervised, r.ids, -100).tolist() for r in data],
         }
     )
     plain = Tokenizer(models.WordLevel({"<pad>": 0, "<eos>": 1}, unk_token="<pad>"))
@@ -249,7 +249,6 @@ def _trl(
                 lr_scheduler_type="constant",
                 optim="adamw_8bit",
                 max_length=options.length,
-                assistant_only_loss=True,
                 bf16=options.device == "cuda",
                 use_cpu=options.device == "cpu",
                 gradient_checkpointing=True,

@@ -53,7 +53,6 @@ def same_rows(base: Path) -> tuple[config.TrainConfig, Any]:
         {
             "input_ids": [r.ids.tolist() for r in rows],
             "labels": [[int(t) if s else -100 for t, s in zip(r.ids, r.supervised, strict=True)] for r in rows],
-            "assistant_masks": [r.supervised.astype(int).tolist() for r in rows],
         }
     )
 
@@ -91,7 +90,7 @@ def test_transformers_trainer(ours: dict[int, float], small_base: Path, tmp_path
     trainer = Trainer(
         model=model.attach(model.load_base(settings, small_base), settings),
         args=TrainingArguments(output_dir=str(tmp_path), **COMMON),
-        train_dataset=table.remove_columns("assistant_masks"),
+        train_dataset=table,
         data_collator=DataCollatorForTokenClassification(PreTrainedTokenizerFast.from_pretrained(small_base)),
     )
     assert curve(trainer) == pytest.approx(ours, abs=1e-3)
@@ -106,10 +105,8 @@ def test_trl(ours: dict[int, float], small_base: Path, tmp_path: Path) -> None:
     settings, table = same_rows(small_base)
     trainer = SFTTrainer(
         model=model.attach(model.load_base(settings, small_base), settings),
-        args=SFTConfig(
-            output_dir=str(tmp_path), assistant_only_loss=True, max_length=96, gradient_checkpointing=False, **COMMON
-        ),
-        train_dataset=table.remove_columns("labels"),
+        args=SFTConfig(output_dir=str(tmp_path), max_length=96, gradient_checkpointing=False, **COMMON),
+        train_dataset=table,
         processing_class=AutoTokenizer.from_pretrained(small_base),
     )
     for parameter in trainer.model.parameters():
