@@ -16,7 +16,7 @@ The seam that other parts build on:
 - `field` (`registry.py`) registers the function of a field: `@field("Container", "withUser")` on
   `(ctx, parent, args) -> value`. `ctx.session`, `ctx.node`; `parent` is the object's value (`values.py`).
   `ci.engine.fields` registers what this engine serves (a Session imports it).
-- `render` (`dockerfile.py`) writes a container or directory as a Dockerfile with its contexts.
+- `render` (`build/dockerfile.py`) writes a container or directory as a Dockerfile with its contexts.
 - `schema.load()` has every type, field, argument, default and description of the installed client.
 
 Everything is imported lazily: `import ci.engine` costs nothing, and nothing here imports dagger.

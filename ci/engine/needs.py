@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import FieldError
 
 if TYPE_CHECKING:
-    from .fs import Fs
+    from .files.fs import Fs
     from .secrets import Secret
     from .values import Container, Directory, Step
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from .errors import FieldError
-from .fs import Fs, Pick, Sub, file_at, folder_at, plain
+from .files.fs import Fs, Pick, Sub, file_at, folder_at, plain
+from .files.tree import Entry, Tree, TreeError, clean
 from .needs import Listing, Look, Need, Pull, Solve
 from .registry import Call
-from .tree import Entry, Tree, TreeError, clean
 from .values import CacheMount, Container, Directory, File, TempMount, TreeMount
 
 Asking = Generator[list[Need], list[Any], Any]

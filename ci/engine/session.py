@@ -4,7 +4,7 @@
         subprocess.run(["python", "pipeline.py"], env=os.environ | session.environment())
 
 The protocol is that of `dagger session`: `POST /query` with HTTP Basic, the token as user and no password.
-Nothing here knows of containers; fields do (`fields/`), and `builder.py` builds what they need.
+Nothing here knows of containers; fields do (`fields/`), and `build/` builds what they need.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from .registry import resolver
 from .schema import FieldDef, Schema, base_name, cache_folder, is_list, load
 
 if TYPE_CHECKING:
-    from .builder import Builder
-    from .host import Host
-    from .images import Images
+    from .build.builder import Builder
+    from .build.images import Images
+    from .files.host import Host
     from .secrets import Secrets
 
 ENGINE_VERSION = "v0.21.8"
@@ -138,7 +138,7 @@ class Session:
     @property
     def host(self) -> Host:
         """Snapshots of host folders."""
-        from .host import Host
+        from .files.host import Host
 
         return self._part("host", lambda: Host(self.workdir))
 
@@ -152,14 +152,14 @@ class Session:
     @property
     def images(self) -> Images:
         """Base images: configuration and where their layers are."""
-        from .images import Images
+        from .build.images import Images
 
         return self._part("images", lambda: Images(self))
 
     @property
     def builder(self) -> Builder:
         """Turns needs into BuildKit builds."""
-        from .builder import Builder
+        from .build.builder import Builder
 
         return self._part("builder", lambda: Builder(self))
 

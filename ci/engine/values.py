@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .errors import FieldError
-from .fs import SCRATCH, Fs, digest
+from .files.fs import SCRATCH, Fs, digest
 
 if TYPE_CHECKING:
     from .secrets import Secret

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ci.engine.build.images import Resolved
 from ci.engine.durations import go_duration, nanoseconds
 from ci.engine.errors import FieldError, Unsupported
-from ci.engine.fs import Image
-from ci.engine.images import Resolved
+from ci.engine.files.fs import Image
 from ci.engine.registry import Args, Call, field
 from ci.engine.values import Container, Healthcheck, Port, drop, put
 

@@ -6,16 +6,16 @@ import posixpath
 from dataclasses import replace
 from typing import Any
 
-from ci.engine import patterns
-from ci.engine.digests import tree_digest
 from ci.engine.errors import ENGINE_ROOT, FieldError
-from ci.engine.export import write_tree
-from ci.engine.fs import Copy, Diff, Link, Make, MakeDir, Own, Remove, Stamp
+from ci.engine.files import patterns
+from ci.engine.files.digests import tree_digest
+from ci.engine.files.export import write_tree
+from ci.engine.files.fs import Copy, Diff, Link, Make, MakeDir, Own, Remove, Stamp
+from ci.engine.files.search import Query, search_tree
+from ci.engine.files.tree import TreeError, clean
 from ci.engine.needs import DockerBuild, Steps
 from ci.engine.reading import directory_name, folder, look, solve, subdirectory, within
 from ci.engine.registry import Args, Call, field
-from ci.engine.search import Query, search_tree
-from ci.engine.tree import TreeError, clean
 from ci.engine.values import Directory, File
 
 from .files import chosen, exists_at, mode_of, stat_at

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ci.engine.build.steps import Result
 from ci.engine.errors import FieldError, Unsupported
 from ci.engine.needs import Outcome, Steps
 from ci.engine.reading import solve
 from ci.engine.registry import Args, Call, field
-from ci.engine.steps import Result
 from ci.engine.values import After, Container, Ran, Step, TreeMount
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ci.engine.digests import file_digest
 from ci.engine.errors import FieldError
-from ci.engine.export import write_file
-from ci.engine.fs import Own, Rewrite, Stamp
+from ci.engine.files.digests import file_digest
+from ci.engine.files.export import write_file
+from ci.engine.files.fs import Own, Rewrite, Stamp
+from ci.engine.files.search import Query, search_tree
+from ci.engine.files.tree import Tree
 from ci.engine.needs import Steps
 from ci.engine.reading import file, look, picked, solve
 from ci.engine.registry import Args, Call, field
-from ci.engine.search import Query, search_tree
-from ci.engine.tree import Tree
 from ci.engine.values import File
 
 from .files import stat_of

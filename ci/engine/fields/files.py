@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from ci.engine.errors import ENGINE_ROOT, FieldError
-from ci.engine.fs import Copy, Filter, Fs, Link, Make, Remove
+from ci.engine.files.fs import Copy, Filter, Fs, Link, Make, Remove
+from ci.engine.files.tree import Entry, clean
 from ci.engine.needs import Need, Steps
 from ci.engine.reading import locate, look, within
 from ci.engine.registry import Args, Call, field
-from ci.engine.tree import Entry, clean
 from ci.engine.values import Container, Directory, File
 
 from .mounts import inside, path_of, relative

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 
 from ci.engine.errors import Unsupported
-from ci.engine.fs import Held
+from ci.engine.files.fs import Held
 from ci.engine.registry import Args, Call, field
 from ci.engine.values import Directory, File
 

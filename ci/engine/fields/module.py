@@ -2,7 +2,7 @@
 
 The entry point asks `currentFunctionCall`; an empty parent name means "register your types", anything else names
 a function with its arguments. It ends with `returnValue` or `returnError`. Types are described with builders that
-only grow a chain (`typeDef`, `function`, `module`, `error`), which `module_registration` reads.
+only grow a chain (`typeDef`, `function`, `module`, `error`), which `ci.engine.module.registration` reads.
 
 One session serves one call at a time: `Calls` holds it.
 """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import posixpath
 from dataclasses import replace
 
-from ci.engine.archive import ArchiveError, Tarball, read_archive
-from ci.engine.fs import Broken, Held
+from ci.engine.files.archive import ArchiveError, Tarball, read_archive
+from ci.engine.files.fs import Broken, Held
 from ci.engine.needs import Ship, Steps
 from ci.engine.reading import file as read_file
 from ci.engine.registry import Args, Call, field

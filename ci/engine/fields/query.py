@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ci.engine.errors import ENGINE_ROOT, FieldError
-from ci.engine.fs import SCRATCH
+from ci.engine.files.fs import SCRATCH
 from ci.engine.graph import ROOT, Node, call
 from ci.engine.registry import Args, Call, field
 from ci.engine.session import ENGINE_VERSION

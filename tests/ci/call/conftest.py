@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ci.engine.module_session import OpenModule, opened
-from ci.engine.module_source import find
+from ci.engine.module.session import OpenModule, opened
+from ci.engine.module.source import find
 from ci.engine.schema import cache_folder
 
 RECORDED = Path(__file__).parents[2] / "conformance"

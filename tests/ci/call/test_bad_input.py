@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ci.engine import call
-from ci.engine.module_source import find
+from ci.engine.call import cli as call
+from ci.engine.module.source import find
 
 from .conftest import Opener
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.engine.call_names import camel, kebab, pascal, prefixed
+from ci.engine.module.names import camel, kebab, pascal, prefixed
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.engine.call_print import Handle, as_json, go_float, plain
+from ci.engine.call.print import Handle, as_json, go_float, plain
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.engine.call_errors import UsageError
-from ci.engine.callargs import CallLine, parse
-from ci.engine.callargs_values import Address, BadValue
-from ci.engine.callargs_values import parse as parse_value
-from ci.engine.module_types import Argument, EnumType, Function, ObjectType, TypeRef
+from ci.engine.call.args import CallLine, parse
+from ci.engine.call.values import Address, BadValue
+from ci.engine.call.values import parse as parse_value
+from ci.engine.module.errors import UsageError
+from ci.engine.module.types import Argument, EnumType, Function, ObjectType, TypeRef
 
 STRING, INTEGER, BOOLEAN, FLOAT = (TypeRef(kind) for kind in ("STRING", "INTEGER", "BOOLEAN", "FLOAT"))
 MODE = TypeRef("ENUM", "Mode")

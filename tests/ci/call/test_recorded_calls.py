@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ci.engine import call
+from ci.engine.call import cli as call
 
 from .conftest import RECORDED, Opener, copied
 

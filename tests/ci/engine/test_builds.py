@@ -18,7 +18,7 @@ from uuid import uuid4
 import pytest
 
 from ci.engine import Options, Plan, Session
-from ci.engine.dockerfile import render
+from ci.engine.build.dockerfile import render
 
 pytestmark = pytest.mark.containers
 
@@ -271,7 +271,7 @@ def test_the_ejected_dockerfile_gives_the_same_files(session: Session, tmp_path:
     archive = tmp_path / "plain.tar"
     words += ["--provenance=false", "--output", f"type=tar,dest={archive}"]
     subprocess.run([session.builder.buildkit._docker(), *words[1:]], check=True, capture_output=True)
-    from ci.engine.archive import entries
+    from ci.engine.files.archive import entries
 
     with tarfile.open(archive) as opened:
         theirs = dict(entries(opened))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.engine import patterns
+from ci.engine.files import patterns
 
 PATHS = {"a.txt": False, ".hid": False, "sub": True, "sub/c.txt": False, "sub/deep": True, "sub/deep/d.log": False}
 NAMES = st.text("ab.*?[]!-^\\/", max_size=8)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from ci.engine.module_session import registered
-from ci.engine.module_source import find
-from ci.engine.module_types import Function
+from ci.engine.module.session import registered
+from ci.engine.module.source import find
+from ci.engine.module.types import Function
 from tests.ci.module.conftest import ROOT
 
 IMAGES = {"build_builder", "build_runtime", "build_dev", "build_test", "build_training", "build_ops"}

@@ -12,8 +12,8 @@ import yaml
 from agent_loop_ci import bases, supply
 
 from ci.cli import find as find_command
-from ci.engine.module_session import registered
-from ci.engine.module_source import find
+from ci.engine.module.session import registered
+from ci.engine.module.source import find
 from tests.ci.module.conftest import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ci.engine.call_core import TypeCatalog
-from ci.engine.callargs import parse
-from ci.engine.module_session import registered
-from ci.engine.module_source import ModuleSource, find
-from ci.engine.plan import Planned, Planner, planning
+from ci.engine.call.args import parse
+from ci.engine.call.core import TypeCatalog
+from ci.engine.module.session import registered
+from ci.engine.module.source import ModuleSource, find
+from ci.engine.plan.planner import Planned, Planner, planning
 
 MODULES = Path(__file__).parents[1] / "modules"
 

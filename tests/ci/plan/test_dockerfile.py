@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ci.engine import call
-from ci.engine.plan_cli import app
+from ci.engine.call import cli as call
+from ci.engine.plan.cli import app
 from ci.engine.schema import cache_folder
 from tests.ci.call.conftest import copied
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ci.engine.call_errors import CallError
-from ci.engine.plan_text import tree
+from ci.engine.module.errors import CallError
+from ci.engine.plan.text import tree
 
 from .conftest import Modules
 

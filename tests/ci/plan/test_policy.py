@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from ci.engine.plan import Planned, image_functions
-from ci.engine.policy import Finding, check, unused
-from ci.engine.policy_config import BadSettings, Settings, Silence, load, read
-from ci.engine.policy_rules import RULES
+from ci.engine.plan.planner import Planned, image_functions
+from ci.engine.plan.policy import Finding, check, unused
+from ci.engine.plan.rules import RULES
+from ci.engine.plan.settings import BadSettings, Settings, Silence, load, read
 
 from .conftest import Modules, Opened
 
