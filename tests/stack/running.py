@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from ci.stack import container_engine
 from ci.stack.project import ROOT
 
 WAIT = 240.0
@@ -105,6 +107,21 @@ def eventually(condition: Callable[[], object], what: str, seconds: float = WAIT
             return found
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} ({seen})"
         time.sleep(1)
+
+
+def restart_engine() -> None:
+    """Stop the container engine, which ends every container, and start it again."""
+    if Path("/run/systemd/system").is_dir():
+        subprocess.run(["systemctl", "restart", "docker"], check=True)
+        return
+    daemon = int(Path("/var/run/docker.pid").read_text())
+    os.kill(daemon, signal.SIGTERM)
+    eventually(lambda: not Path(f"/proc/{daemon}").exists() or _is_zombie(daemon), "the end of the engine")
+    container_engine.ensure(print)
+
+
+def _is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.stack.running import Running, eventually, stack
+from tests.stack.running import Running, eventually, restart_engine, stack
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -170,11 +170,11 @@ class TestTrouble:
             eventually(delivered, "a fast-burn page in the sink's log", 600)
 
     def test_the_restart_of_the_engine_is_survived(self, running: Running, client: httpx.Client) -> None:
-        """Containers that die together come back by themselves, with their runs."""
+        """Every container comes back by itself, with its runs."""
         run = client.post("/v1/runs", json={"input": "What is 2+2?"}).raise_for_status().json()
-        for identity in running.containers().values():
-            running.docker("kill", "--signal", "KILL", identity)
-        running.call("up", "prod", "--offline")
+        before = running.containers()
+        restart_engine()
+        eventually(lambda: running.containers() == before, "the same containers, running again")
         found = eventually(lambda: client.get(f"/v1/runs/{run['id']}"), "an answer through nginx")
         assert found.json()["outcome"] == "completed"
 

@@ -28,6 +28,17 @@ class Move(StrEnum):
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What one successful task cost: by the price table in its unit, and in seconds of model calls."""
+
+    price: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.price:.4g}" if self.price else f"{self.seconds:.2f} model seconds"
+
+
+@dataclass(frozen=True)
 class Observation:
     """What Prometheus says of both variants since the step began."""
 
@@ -36,6 +47,16 @@ class Observation:
     canary: Mapping[str, Rate | Histogram] = field(default_factory=dict)
     alerts: tuple[str, ...] = ()
     """Names of page-level alerts that fire now."""
+    stable_cost: Cost | None = None
+    canary_cost: Cost | None = None
+    """Cost per success; None before there was one. Told, not judged: what an answer may cost is for a person to say."""
+
+    @property
+    def told(self) -> str:
+        """What a person should know besides the gates."""
+        if self.canary_cost is None or self.stable_cost is None:
+            return ""
+        return f", a success costs {self.canary_cost} against {self.stable_cost}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +102,7 @@ def decide(state: State, seen: Observation, now: float) -> Decision:
         return Decision(Move.LOOKED, "no harm seen halfway")
     if all(risk <= plan.risk for risk in risks.values()):
         last = state.step == len(plan.steps) - 1
-        return Decision(Move.PROMOTE if last else Move.ADVANCE, f"{seen.canary_runs} runs, every gate holds")
+        return Decision(Move.PROMOTE if last else Move.ADVANCE, f"{seen.canary_runs} runs, every gate holds{seen.told}")
     if worst is not None and state.looks_done == len(LOOKS) - 1:
         return Decision(Move.ROLL_BACK, f"inconclusive: {worst.name} has risk {risks[worst]:.2f} at the last look")
     return Decision(Move.LOOKED, f"{worst.name if worst else 'nothing'} needs more runs")

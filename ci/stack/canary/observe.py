@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from ci.stack.canary.controller import Observation
+from ci.stack.canary.controller import Cost, Observation
 from ci.stack.canary.gates import Histogram, Rate
 from ci.stack.errors import StackError
 
@@ -36,6 +36,22 @@ RATES: dict[str, tuple[str, str]] = {
         f'agent_loop_runs_total{{{{job="{{job}}",outcome=~"{LIMITS}"}}}}',
         f'agent_loop_runs_total{{{{job="{{job}}",outcome!~"{NOT_JUDGED}"}}}}',
     ),
+    "task_failures": (
+        'agent_loop_tasks_total{{job="{job}",result=~"partial|failed|refused"}}',
+        'agent_loop_tasks_total{{job="{job}",result!="abandoned"}}',
+    ),
+    "refusals": (
+        'agent_loop_tasks_total{{job="{job}",result="refused"}}',
+        'agent_loop_tasks_total{{job="{job}",result!="abandoned"}}',
+    ),
+    "retries": (
+        'agent_loop_task_retries_total{{job="{job}"}}',
+        'agent_loop_tasks_total{{job="{job}",result!="abandoned"}}',
+    ),
+    "thumbs_down": (
+        'agent_loop_feedback_total{{job="{job}",thumbs="down"}}',
+        'agent_loop_feedback_total{{job="{job}"}}',
+    ),
     "tool_errors": (
         'gen_ai_execute_tool_duration_seconds_count{{job="{job}",error_type!=""}}',
         'gen_ai_execute_tool_duration_seconds_count{{job="{job}"}}',
@@ -43,6 +59,8 @@ RATES: dict[str, tuple[str, str]] = {
 }
 """Gate to the counters of its bad events and of all of them."""
 
+SUCCESSES = 'agent_loop_tasks_total{{job="{job}",result="success"}}'
+COST, SECONDS = 'agent_loop_cost_total{{job="{job}"}}', 'agent_loop_model_seconds_total{{job="{job}"}}'
 LATENCY = 'gen_ai_server_time_to_first_token_seconds_bucket{{job="{job}"}}'
 PAGES = 'ALERTS{alertstate="firing",severity="page"}'
 
@@ -51,9 +69,12 @@ def observe(ask: Ask, since: float, until: float) -> Observation:
     """Read every gate for both variants. Raises StackError when Prometheus does not answer."""
     window = max(int(until - since), 1)
 
-    def count(selector: str) -> int:
+    def increase(selector: str) -> float:
         vector = ask(f"sum(increase({selector}[{window}s]))", until)
-        return round(float(vector[0]["value"][1])) if vector else 0
+        return float(vector[0]["value"][1]) if vector else 0.0
+
+    def count(selector: str) -> int:
+        return round(increase(selector))
 
     def rates(job: str) -> Mapping[str, Rate | Histogram]:
         found: dict[str, Rate | Histogram] = {}
@@ -64,9 +85,17 @@ def observe(ask: Ask, since: float, until: float) -> Observation:
         found["first_token"] = histogram({float(v["metric"]["le"]): float(v["value"][1]) for v in vector})
         return found
 
+    def cost(job: str) -> Cost | None:
+        successes = increase(SUCCESSES.format(job=job))
+        if not successes:
+            return None
+        spent = increase(COST.format(job=job))
+        return Cost(spent / successes, increase(SECONDS.format(job=job)) / successes)
+
     alerts = tuple(sorted({str(v["metric"].get("alertname", "?")) for v in ask(PAGES, until)}))
     stable, canary = rates(STABLE), rates(CANARY)
-    return Observation(cast(Rate, canary["run_failures"]).total, stable, canary, alerts)
+    runs = cast(Rate, canary["run_failures"]).total
+    return Observation(runs, stable, canary, alerts, cost(STABLE), cost(CANARY))
 
 
 def histogram(cumulative: Mapping[float, float]) -> Histogram:

@@ -26,7 +26,10 @@ GATES = (
     Gate("run_failures", 0.03),
     Gate("limits_hit", 0.05),
     Gate("tool_errors", 0.05),
+    Gate("task_failures", 0.05),
     Gate("refusals", 0.05),
+    Gate("retries", 0.05),
+    Gate("thumbs_down", 0.10),
     Gate("first_token", 0.10, "latency"),
 )
 
