@@ -42,8 +42,11 @@ class Settings(BaseSettings):
 
     # Where it listens
     host: str = "127.0.0.1"
+    """Address; beyond loopback it needs a key to start."""
     port: int = Field(8000, ge=0, le=65535)
+    """Port; 0 takes a free one."""
     workers: int = Field(1, ge=1, le=64)
+    """Processes."""
     drain_seconds: float = Field(25.0, ge=0)
     """After SIGTERM, how long live runs may go on."""
     allowed_hosts: Words = ()
@@ -57,9 +60,11 @@ class Settings(BaseSettings):
 
     # What it remembers
     data_dir: Path = Field(default_factory=default_data_dir)
+    """Folder of the run store."""
     database_url: SecretStr | None = None
     """`postgresql+asyncpg://…` or `sqlite+aiosqlite:///…`; default: `runs.db` in `data_dir`."""
     retention_days: float = Field(30.0, gt=0)
+    """How long ended runs are kept."""
     lease_seconds: float = Field(15.0, gt=0)
     """How long a run stays with a process that no longer renews it."""
     poll_seconds: float = Field(0.25, gt=0)
@@ -67,11 +72,17 @@ class Settings(BaseSettings):
 
     # What runs models
     backend: Literal["auto", "ollama", "llamacpp", "openai", "scripted"] = "auto"
+    """`auto` is Ollama where it answers, else llama.cpp if there is a GGUF file."""
     model: str = "gemma3n"
+    """Default model."""
     fallback_model: str | None = None
+    """Answers while the default model fails before its first byte."""
     ollama_url: str = Field(default_factory=lambda: ollama_url(os.environ.get("OLLAMA_HOST", "")))
+    """Where Ollama is; default: what `OLLAMA_HOST` says."""
     openai_url: str | None = None
+    """Address of an OpenAI-compatible server, with its `/v1`."""
     openai_api_key: SecretStr | None = None
+    """The key to it."""
     gguf: Path | None = None
     """A GGUF file for the llama.cpp backend."""
     script: Path | None = None
@@ -79,9 +90,11 @@ class Settings(BaseSettings):
     num_ctx: int = Field(8192, ge=256)
     """Context in tokens, always the same: a change makes Ollama reload the model."""
     keep_alive: str = "30m"
+    """How long Ollama keeps an idle model in memory."""
     parallelism: int | None = Field(None, ge=1)
     """Model calls at a time; default: what the backend says."""
     connect_timeout: float = Field(5.0, gt=0)
+    """To connect to the backend."""
     first_byte_timeout: float = Field(600.0, gt=0)
     """Covers loading and prompt processing: Ollama sends no byte before the first token."""
     stall_timeout: float = Field(120.0, gt=0)
@@ -99,30 +112,43 @@ class Settings(BaseSettings):
     fetch_hosts: Words = ()
     """If given, the only host names that the fetch tool may ask."""
     tool_timeout: float = Field(60.0, gt=0)
+    """Of one MCP tool call."""
 
     # How much
     max_queue: int = Field(64, ge=0)
     """Requests and runs that may wait beyond those the backend works on."""
     queue_timeout: float = Field(60.0, gt=0)
+    """How long a request waits for the model before 503."""
     max_steps: int = Field(10, ge=1)
+    """Model calls of one run."""
     max_tool_calls: int = Field(32, ge=0)
+    """Tool calls of one run."""
     max_seconds: float = Field(600.0, gt=0)
+    """Wall clock of one run."""
     max_tokens: int | None = Field(None, ge=1)
+    """Tokens of one run, read and written."""
     max_cost: float | None = Field(None, gt=0)
+    """Cost of one run by the price table."""
     key_rpm: int | None = Field(None, ge=1)
     """Requests a minute of one API key, unless the key says otherwise; None: no limit."""
     key_tpm: int | None = Field(None, ge=1)
+    """Tokens a minute of one key."""
     key_concurrency: int | None = Field(None, ge=1)
+    """Requests at a time of one key."""
     price_prompt: float = Field(0.0, ge=0)
     """Per million prompt tokens."""
     price_completion: float = Field(0.0, ge=0)
+    """Per million completion tokens."""
     price_second: float = Field(0.0, ge=0)
     """Per second that a model call takes."""
 
     # What this deployment is
     variant: str = Field("stable", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    """Name of this deployment, part of the session ids it issues."""
     image: str = ""
+    """Reference of the image it runs from; recorded with each run, as is the next."""
     revision: str = ""
+    """Commit it was built from."""
     agent_prompt: str = "You are a helpful assistant. Use the tools when they help. Answer briefly."
     """System prompt of `agent/default`."""
     agents: dict[str, Any] = Field(default_factory=dict)
@@ -130,9 +156,13 @@ class Settings(BaseSettings):
 
     # What it tells
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least serious log line that is written."""
     log_format: Literal["json", "console"] = "json"
+    """One JSON object a line, or text for people."""
     capture_content: bool = False
+    """Let logs and traces hold what people and models said."""
     otlp_endpoint: str | None = None
+    """Send traces to this OTLP/HTTP collector, such as http://collector:4318."""
 
     @classmethod
     def settings_customise_sources(

@@ -264,7 +264,7 @@ class TestEnds:
         early: type[BackendError],
         late: type[BackendError] | None,
     ) -> None:
-        """At once and after two words; and the next call works."""
+        """Each broken end, at once and after two words, is an error of its own kind; and the next call works."""
         ollama.plan(Plan(fault=fault))
         seen, problem = await failing(backend, ask())
         assert (seen, type(problem), problem.before_first_byte) == ("", early, True)
@@ -276,7 +276,7 @@ class TestEnds:
 
     @pytest.mark.parametrize(("after", "seen"), [(0, ""), (1, "Hello")])
     async def test_silence_is_bounded(self, ollama: FakeOllama, after: int, seen: str) -> None:
-        """Before the first byte by the one limit, after it by the other; the upstream is closed."""
+        """Silence ends a call: before the first byte by the one limit, after it by the other; upstream is closed."""
         limits = Timeouts(first_byte=0.2, stall=0.2)
         backend = OllamaBackend(ollama.url, timeouts=limits)
         ollama.plan(Plan(fault=Fault.SILENCE, after=after))
@@ -324,7 +324,7 @@ class TestAbort:
 
 class TestContext:
     async def test_a_long_prompt_is_an_error_not_a_cut(self, ollama: FakeOllama) -> None:
-        """The fake cuts silently unless told not to, as Ollama does."""
+        """It is refused by name, the fake cuts silently unless told not to, as Ollama does."""
         backend = OllamaBackend(ollama.url, num_ctx=256)
         _, problem = await failing(backend, ask("word " * 300))
         assert type(problem) is ContextTooLong

@@ -54,7 +54,7 @@ async def text(backend: Backend, request: ChatRequest | None = None) -> str:
 class TestRetries:
     @pytest.mark.parametrize("kind", ["unavailable", "overloaded", "failed"])
     async def test_a_passing_failure_is_not_seen(self, kind: str) -> None:
-        """Two failures before the first byte, then the answer, once."""
+        """After two failures before the first byte the caller gets the answer, once."""
         inner = scripted(Turn(text="fine", fail=kind, fail_times=2))
         assert await text(Resilient(inner, retries=2, pause=0)) == "fine"
         assert len(inner.requests) == 3
@@ -105,7 +105,7 @@ class TestRetries:
 
 class TestFallback:
     async def test_the_other_model_answers(self) -> None:
-        """When the first choice stays down, counted with the reason."""
+        """The fallback model answers while the first choice stays down, counted with the reason."""
         metrics = Metrics()
         first = scripted(Turn(fail="overloaded"), models=("big",))
         second = scripted(Turn(text="from small"), models=("small",))
@@ -124,7 +124,7 @@ class TestFallback:
 
 class TestCircuit:
     async def test_it_opens_rests_and_closes(self) -> None:
-        """Five failures open it; nobody is asked while it rests; one trial closes it."""
+        """Five failures open the circuit; nobody is asked while it rests; one trial that works closes it."""
         now = 0.0
         metrics = Metrics()
         circuit = Circuit(failures=5, rest=10, clock=lambda: now, changed=metrics.circuit)
@@ -143,7 +143,7 @@ class TestCircuit:
         assert metrics.value(names.CIRCUIT, state=CircuitState.CLOSED) == 1
 
     async def test_being_busy_does_not_open_it(self) -> None:
-        """An upstream that says "not now" is alive."""
+        """An upstream that says "not now" is alive: the circuit stays closed, and the caller hears of it."""
         circuit = Circuit(failures=2)
         backend = Resilient(scripted(Turn(fail="overloaded")), retries=4, pause=0, circuit=circuit)
         with pytest.raises(BackendOverloaded):
@@ -256,7 +256,7 @@ class TestCounts:
             await backend.aclose()
 
     async def test_truncations_are_counted(self) -> None:
-        """A refused prompt and an answer cut at the context's end; not an answer cut at max_tokens."""
+        """A refused prompt and an answer cut at the context's end are counted; not an answer cut at max_tokens."""
         async with FakeOllama() as ollama:
             metrics = Metrics(models=["gemma3n"])
             backend = Observed(OllamaBackend(ollama.url, num_ctx=256), metrics)
