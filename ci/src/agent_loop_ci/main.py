@@ -152,15 +152,24 @@ class AgentLoop:
         return await publishing.publish(source, self._release(), image, tuple(platforms or ()), target)
 
     @function
+    def tool(self, name: Annotated[supply.ToolName, Doc("SYFT, GRYPE or COSIGN")]) -> dagger.File:
+        """A program of the supply chain, built from its Go module: keep it, and give it to the others as --tool."""
+        return name.build()
+
+    @function
     def sbom(
         self,
-        container: Annotated[dagger.Container, Doc("the image to describe")],
+        source: ImagesSource,
+        image: Annotated[str, Doc("which of ours: runtime, dev, ops or training")] = "runtime",
+        container: Annotated[dagger.Container | None, Doc("another image instead, by its reference")] = None,
         format: Annotated[supply.SbomFormat, Doc("SPDX or CYCLONEDX, as JSON")] = supply.SbomFormat.SPDX,
-        name: Annotated[str, Doc("what the document calls the image")] = "agent-loop service",
+        name: Annotated[str, Doc("what the document calls the image; default: the image's own name")] = "",
         tool: Annotated[dagger.File | None, Doc("syft's program; default: built from its Go module")] = None,
     ) -> dagger.File:
         """What is in an image: every package with version and licence, by syft."""
-        return supply.sbom(container, format, name, self.version, tool)
+        described = container or publishing.images(source, self._release(), [image])[image]
+        title = name or ("image" if container else f"agent-loop {image}")
+        return supply.sbom(described, format, title, self.version, tool)
 
     @function
     def scan(
@@ -168,10 +177,11 @@ class AgentLoop:
         sbom: Annotated[dagger.File, Doc("what 'sbom' returned")],
         database: Annotated[dagger.Directory, Doc("grype's database: the folder 'grype db status' names")],
         fail_on: Annotated[supply.Severity, Doc("findings from here on fail the call")] = supply.Severity.HIGH,
+        only_fixed: Annotated[bool, Doc("count only what a newer version of the package fixes")] = False,
         tool: Annotated[dagger.File | None, Doc("grype's program; default: built from its Go module")] = None,
     ) -> dagger.File:
         """Known vulnerabilities of an SBOM's packages, as JSON, by grype; fails on high and critical ones."""
-        return supply.scan(sbom, database, fail_on, tool)
+        return supply.scan(sbom, database, fail_on, tool, only_fixed=only_fixed)
 
     @function
     def sign(

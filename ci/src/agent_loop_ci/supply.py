@@ -33,6 +33,27 @@ SYFT = Tool("syft", "github.com/anchore/syft/cmd/syft", "github.com/anchore/syft
 GRYPE = Tool("grype", "github.com/anchore/grype/cmd/grype", "github.com/anchore/grype", "v0.121.2")
 COSIGN = Tool("cosign", "github.com/sigstore/cosign/v3/cmd/cosign", "github.com/sigstore/cosign/v3", "v3.1.3")
 
+GO = "go1.27.3"
+"""The Go that builds them: the distribution's own is too old, and fetches this one as a module like any other."""
+
+
+@enum_type
+class ToolName(enum.Enum):
+    """One of the programs."""
+
+    SYFT = "syft"
+    """Lists what is in an image."""
+
+    GRYPE = "grype"
+    """Looks up known vulnerabilities."""
+
+    COSIGN = "cosign"
+    """Signs and verifies."""
+
+    def build(self) -> dagger.File:
+        """The program, built from its Go module."""
+        return built({tool.name: tool for tool in (SYFT, GRYPE, COSIGN)}[self.value])
+
 
 @enum_type
 class SbomFormat(enum.Enum):
@@ -87,18 +108,17 @@ class Subject:
 
 
 def built(tool: Tool) -> dagger.File:
-    """The program of `tool`, made by Go from its module; Go fetches the toolchain that the module asks for."""
+    """The program of `tool`, made by Go from its module."""
     script = "\n".join(
         [
             "cd /build",
             "go mod init build 2>/dev/null",
-            f"go get {tool.module}@{tool.version}",
-            f"go get -tool {tool.package}",
+            f"go get -tool {tool.package}@{tool.version}",  # without a version it would take the newest
             f"go build -trimpath -ldflags='-s -w -X main.version={tool.version}' -o /out/{tool.name} {tool.package}",
         ]
     )
-    container = environment.packages(environment.python(PYTHON), ("golang-go", "git"))
-    for name, value in {"GOTOOLCHAIN": "auto", "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}.items():
+    container = environment.packages(environment.python(PYTHON), ("golang-go",))
+    for name, value in {"GOTOOLCHAIN": GO, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}.items():
         container = container.with_env_variable(name, value)
     return (
         caches.go(container)
@@ -126,8 +146,18 @@ def sbom(image: dagger.Container, form: SbomFormat, name: str, version: str, too
     )
 
 
-def scan(document: dagger.File, database: dagger.Directory, fail_on: Severity, tool: dagger.File | None) -> dagger.File:
-    """The vulnerabilities that `database` knows of the packages in `document`; the step fails from `fail_on` on."""
+def scan(
+    document: dagger.File,
+    database: dagger.Directory,
+    fail_on: Severity,
+    tool: dagger.File | None,
+    *,
+    only_fixed: bool = False,
+) -> dagger.File:
+    """The vulnerabilities that `database` knows of the packages in `document`; the step fails from `fail_on` on.
+
+    With `only_fixed` those without a fixed version neither fail it nor are reported: nobody can act on them.
+    """
     settings = {
         "GRYPE_CHECK_FOR_APP_UPDATE": "false",
         "GRYPE_DB_AUTO_UPDATE": "false",
@@ -137,7 +167,7 @@ def scan(document: dagger.File, database: dagger.Directory, fail_on: Severity, t
     container = _with(GRYPE, tool)
     for key, value in settings.items():
         container = container.with_env_variable(key, value)
-    words = ["grype", "sbom:/sbom.json", "--fail-on", fail_on.value]
+    words = ["grype", "sbom:/sbom.json", "--fail-on", fail_on.value, *(["--only-fixed"] if only_fixed else [])]
     return (
         container.with_mounted_directory("/database", database)
         .with_mounted_file("/sbom.json", document)

@@ -14,7 +14,7 @@ from ci.engine.module.types import Function
 from tests.ci.module.conftest import ROOT
 
 IMAGES = {"build_builder", "build_runtime", "build_dev", "build_test", "build_training", "build_ops"}
-OTHERS = {"images", "test", "lint", "smoke", "train", "publish", "sbom", "scan", "sign", "verify"}
+OTHERS = {"images", "test", "lint", "smoke", "train", "publish", "tool", "sbom", "scan", "sign", "verify"}
 
 Functions = Mapping[str, Function]
 
@@ -37,7 +37,7 @@ def test_an_image_is_a_container_to_chain_on(functions: Functions, name: str) ->
     assert functions[name].returns.name == "Container"
 
 
-@pytest.mark.parametrize("name", sorted(IMAGES | OTHERS - {"scan", "sign", "verify", "sbom", "publish"}))
+@pytest.mark.parametrize("name", sorted(IMAGES | OTHERS - {"tool", "scan", "sign", "verify", "publish"}))
 def test_it_can_be_called_with_no_argument_at_all(functions: Functions, name: str) -> None:
     """`dagger call build-runtime`, `dagger call test` are right as they stand: every argument has a default."""
     missing = [a.name for a in functions[name].arguments if a.required and not a.default_path]

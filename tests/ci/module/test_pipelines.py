@@ -135,7 +135,7 @@ def test_an_sbom_is_read_from_the_image_s_files(plan: Plans) -> None:
 def test_a_tool_that_is_not_given_is_built_at_a_pinned_version(plan: Plans) -> None:
     """Go takes exactly one version of the module, checked by its checksum database."""
     made = plan(lambda _: supply.sbom(image(), supply.SbomFormat.SPDX, "x", "1", None))
-    assert made.named(f"go get {supply.SYFT.module}@{supply.SYFT.version}")
+    assert made.named(f"go get -tool {supply.SYFT.package}@{supply.SYFT.version}")
 
 
 def test_a_scan_asks_no_network_and_fails_from_high_on(plan: Plans) -> None:

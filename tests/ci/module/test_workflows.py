@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,24 @@ def steps(path: Path) -> list[dict[str, Any]]:
     return [step for job in jobs(path).values() for step in job["steps"]]
 
 
-def called(text: str) -> set[str]:
-    """Function names after `agent-loop call` and its global options."""
-    return set(re.findall(r"agent-loop call (?:\$\w+ |--\S+ )*([a-z][a-z-]*)", text))
+def commands(path: Path) -> list[list[str]]:
+    """The words after `agent-loop call` in shell steps, and those that the Dagger action is given."""
+    found: list[list[str]] = []
+    for step in steps(path):
+        script = step.get("run", "").replace("\\\n", " ")
+        found += [
+            shlex.split(line.partition("agent-loop call ")[2].partition(" > ")[0].replace(" -o ", " --output "))
+            for line in script.splitlines()
+            if "agent-loop call " in line
+        ]
+        if "dagger/" in step.get("uses", ""):
+            found.append(shlex.split(step["with"]["args"]))
+    return found
+
+
+def options(words: list[str]) -> set[str]:
+    """Names of the options among some words, as Python writes them."""
+    return {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
@@ -53,17 +69,37 @@ def test_the_token_may_read_and_nothing_more_unless_a_job_says_so(path: Path) ->
     assert all(job["timeout-minutes"] <= 120 for job in jobs(path).values())
 
 
-def test_every_function_that_is_called_exists() -> None:
-    """A renamed function fails here, not on the next push."""
+RELEASE = ["--revision=x", "--created=x", "--version=x"]
+"""What the variable of this name holds in the release workflow."""
+
+
+def test_every_function_and_argument_that_is_called_exists() -> None:
+    """A renamed function, option or value fails here, not on the next push."""
+    module = registered(find(str(ROOT)), lambda _: None).objects["AgentLoop"]
+    assert module.constructor is not None
+    called: set[str] = set()
+    for command in [c for path in WORKFLOWS for c in commands(path)]:
+        words = [word for given in command for word in (RELEASE if given == "$RELEASE" else [given])]
+        at = next(number for number, word in enumerate(words) if not word.startswith("-"))
+        function = module.functions[words[at].replace("-", "_")]
+        called.add(words[at])
+        known = {a.name for a in function.arguments}
+        assert options(words[:at]) <= {a.name for a in module.constructor.arguments}, command
+        if words[at + 1 : at + 2] == ["export"]:
+            assert options(words[at + 1 :]) <= {"path"}, command
+        else:
+            assert options(words[at + 1 :]) <= known | {"output"}, command
+            needed = {a.name for a in function.arguments if a.required and not a.default_path}
+            assert needed <= options(words[at + 1 :]), command
+    assert called >= {"lint", "test", "smoke", "publish", "sbom", "scan", "sign"}
+
+
+def test_a_dagger_engine_and_ours_are_asked_the_same() -> None:
+    """The checks of the module run on both in every push."""
     functions = registered(find(str(ROOT)), lambda _: None).objects["AgentLoop"].functions
-    known = {name.replace("_", "-") for name in functions}
-    text = "\n".join(path.read_text() for path in WORKFLOWS)
-    dagger = {
-        step["with"]["args"].split()[0] for p in WORKFLOWS for step in steps(p) if "dagger" in step.get("uses", "")
-    }
-    assert called(text) | dagger <= known
-    assert {"lint", "test", "smoke", "publish", "sbom", "sign"} <= called(text)
-    assert dagger == {"lint", "test", "smoke"}
+    checks = {name for name, f in functions.items() if f.check}
+    found = [c[0] for c in commands(next(p for p in WORKFLOWS if p.stem == "ci"))]
+    assert sorted(found) == sorted([*checks, *checks])
 
 
 def test_every_command_that_is_run_exists() -> None:
