@@ -6,7 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ import typer
 
 from . import runs
 from .command import RUNS, Output, quieten, reported
-from .errors import ConfigError, Stopped, TrainerError
+from .errors import ConfigError, RunBusy, Stopped
 from .runs import find
 from .show import show, show_rows
 
@@ -167,15 +167,14 @@ def _check_name(run: Path) -> None:
 @contextmanager
 def _failures_of(run: Path) -> Generator[None]:
     """Leave a failure's reason in the run's folder too."""
-    from .errors import RunBusy
-
     try:
         yield
     except RunBusy:
         raise  # the run belongs to another process; its status is not ours to change
-    except (TrainerError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if (run / "status.json").exists():
             from .journal import record_failure
 
-            record_failure(run, error, stopped=isinstance(error, Stopped))
+            with suppress(OSError):  # such as on a full disk: the message matters more
+                record_failure(run, error, stopped=isinstance(error, Stopped))
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -12,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from .errors import TrainerError
+from .errors import DiskFull, TrainerError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,8 +35,20 @@ def reported(command: Command) -> Command:
                 raise
             typer.echo(str(error), err=True)
             raise typer.Exit(error.exit_code) from None
+        except Exception as error:
+            if not _full(error):
+                raise
+            where = getattr(error, "filename", None) or kwargs.get("output") or Path.cwd()
+            typer.echo(f"Disk full, {where}. Free space and run the same command again; it goes on.", err=True)
+            raise typer.Exit(DiskFull.exit_code) from None
 
     return run  # type: ignore[return-value]
+
+
+def _full(error: Exception) -> bool:
+    """Whether a disk or a quota is full, also where a library says so in an error of its own."""
+    said = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return said or os.strerror(errno.ENOSPC) in str(error)
 
 
 def quieten() -> None:

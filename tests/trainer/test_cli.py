@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,10 +17,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from trainer import status
+from trainer import development, status
+from trainer import hub as hub_module
 from trainer.cli import app
 from trainer.data import EXAMPLES
-from trainer.errors import TrainerError
+from trainer.errors import ConfigError, TrainerError
+from trainer.export import errors as _export_errors  # noqa: F401 - their statuses count too
 
 RUNNER = CliRunner()
 
@@ -226,14 +230,58 @@ class TestHub:
         assert (done.returncode, text in done.stderr) == (code, True), done.stderr
 
 
+def test_the_hub_token_may_lie_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers get secrets as files: HF_TOKEN_FILE is read, HF_TOKEN wins, an empty file is no token."""
+    path = tmp_path / "token"
+    path.write_text("hf_secret\n")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_TOKEN_FILE", str(path))
+    assert hub_module._token() == "hf_secret"
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    assert hub_module._token() is None
+    monkeypatch.delenv("HF_TOKEN")
+    path.write_text("")
+    assert hub_module._token() is None
+    monkeypatch.setenv("HF_TOKEN_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="HF_TOKEN_FILE=.*nowhere"):
+        hub_module._token()
+
+
+def test_jupyter_has_a_token_that_no_process_list_shows(tmp_path: Path) -> None:
+    """train-dev listens on the address it was given, and gives the token by environment alone."""
+    found = development.commands(tmp_path, "127.0.0.1", 8888, 6006)
+    assert "--ip=127.0.0.1" in found["jupyterlab"]
+    assert not any("token" in word.lower() for words in found.values() for word in words)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device", "/disk/x"), RuntimeError("I/O: No space left on device (28)")],
+)
+def test_a_full_disk_anywhere(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Whoever finds the disk full, and in whatever kind of error, the status is 12 and the line says what to do."""
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("trainer.status.runs", full)
+    done = run("train-status")
+    assert done.exit_code == 12
+    assert "Free space" in done.stderr
+
+
 def test_exit_statuses_are_all_different_and_documented() -> None:
     """Every error has its own status, and the page that lists them has each."""
 
     def below(kind: type[TrainerError]) -> list[type[TrainerError]]:
-        return [kind, *(k for sub in kind.__subclasses__() if sub.__module__ == "trainer.errors" for k in below(sub))]
+        kinds = [sub for sub in kind.__subclasses__() if sub.__module__.startswith("trainer.")]
+        return [kind, *(k for sub in kinds for k in below(sub))]
 
     codes = {kind.__name__: kind.exit_code for kind in below(TrainerError)}
-    assert len(set(codes.values())) == len(codes) == 16
+    assert {"Stopped", "VerificationFailed", "DeployError", "RegistryError"} < codes.keys()
+    assert len(set(codes.values())) == len(codes)
     page = (Path(__file__).parents[2] / "docs" / "trainer.md").read_text()
     for name, code in codes.items():
         assert f"| {code} | {name} |" in page, name
+    listed = {int(line.split("|")[1]) for line in page.splitlines() if re.match(r"\| \d+ \| \w+ \|", line)}
+    assert listed == set(codes.values())

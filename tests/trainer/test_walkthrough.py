@@ -68,7 +68,7 @@ def test_from_nothing_to_an_answer(start: Callable[..., subprocess.Popen[str]], 
     (stopped,) = [int(f.name[5:]) for f in checkpoint.folders(run / "checkpoints")][-1:]
     assert 2 <= stopped < 8
 
-    out, err = finished(start(*TRAIN))
+    out, err = finished(start(*TRAIN, AGENT_LOOP_GGUF_FOLDER=str(tmp_path / "gguf")))
     assert f"Going on from step {stopped} of 8." in err
     assert "Trained 8 steps" in out
     report = json.loads((run / "export" / "export.json").read_text())
@@ -77,6 +77,9 @@ def test_from_nothing_to_an_answer(start: Callable[..., subprocess.Popen[str]], 
     for file in report["files"]:
         assert file["verification"]["same_tokens"] == 32
     assert (run / "export" / "Modelfile").read_text().startswith("FROM ./model-Q8_0.gguf")
+
+    copied = {path.name for path in (tmp_path / "gguf" / "first").iterdir()}
+    assert {"export.json", "model-Q8_0.gguf", "model-Q4_K_M.gguf", "Modelfile", "Modelfile.Q4_K_M"} == copied
 
     out, _ = finished(start("deploy", "first"))
     assert "target: llamacpp" in out

@@ -5,7 +5,7 @@
 It comes in the source distribution of `llama-cpp-python`, fetched once by the ordinary pip client with its hash
 pinned, and unpacked into the cache: never built, never part of this repository. Our own writer is the default
 because it needs no 76 MB download and reads the files that transformers 5 writes; the two are compared in a test
-(docs/adr/gguf.md). Q4_K_M is out of its reach: it has no quantiser.
+(docs/export.md). Q4_K_M is out of its reach: it has no quantiser.
 """
 
 from __future__ import annotations

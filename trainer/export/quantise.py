@@ -5,7 +5,7 @@
 
 F16, BF16 and Q8_0 are made by the `gguf` package. K-quants are made by llama.cpp itself: its function
 `ggml_quantize_chunk` is called in the library that `xllamacpp` carries. That export is not documented, so
-docs/adr/gguf.md records one comparison with llama.cpp's own quantiser, and a test decodes the blocks again.
+docs/export.md records its comparison with the same function built from source, and a test keeps two rows of it.
 """
 
 from __future__ import annotations
