@@ -20,7 +20,7 @@ const listed = new Set();
 async function send(text) {
   if (running || !text.trim()) return;
   el.empty.hidden = true;
-  const turn = new Turn(text, { again: () => send(text) });
+  const turn = new Turn(text, { again: () => send(text), rate });
   show(turn);
   if (!session) title(text);
   const named = el.title.textContent.slice(0, 200);
@@ -30,7 +30,7 @@ async function send(text) {
     // Closing the tab does not end the run; the page finds it again.
     on_disconnect: "continue", metadata: { page_input: text.slice(0, 4000), page_title: named },
   };
-  await read(turn, (signal) => api.startRun(body, signal, (id, of) => { running.id = id; session = of; remember(); }));
+  await read(turn, (signal) => api.startRun(body, signal, (id, of) => { running.id = turn.id = id; session = of; remember(); }));
 }
 
 async function read(turn, open, id = null) {
@@ -70,6 +70,16 @@ async function stop() {
   }
 }
 
+async function rate(id, thumbs) {
+  try {
+    await api.post(`/v1/runs/${id}/feedback`, { thumbs });
+    announce("Thank you.");
+  } catch (error) {
+    announce(error.message);
+    throw error;
+  }
+}
+
 // Stops reading, not the run.
 function leave() {
   running?.abort.abort();
@@ -106,7 +116,9 @@ async function open(id) {
     const runs = data.reverse();
     title(runs[0].metadata.page_title ?? words(runs[0]));
     for (const run of runs) {
-      const turn = new Turn(words(run), { again: () => send(words(run)) });
+      const turn = new Turn(words(run), { again: () => send(words(run)), rate });
+      turn.id = run.id;
+      turn.thumbs = run.feedback?.thumbs ?? null;
       show(turn);
       if (run.status === "running") {
         await Promise.resolve();

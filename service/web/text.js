@@ -1,5 +1,5 @@
-// A model's text as elements: paragraphs, lists, headings, code, bold. Nothing is ever parsed as HTML, and no link is
-// made that could carry data away by being shown.
+// A model's text as elements: paragraphs, lists, tables, headings, code, emphasis, links. Nothing is ever parsed as
+// HTML, and nothing that is shown loads anything: a link goes nowhere until somebody follows it, and says where to.
 
 export function render(text) {
   const out = document.createDocumentFragment();
@@ -24,6 +24,11 @@ export function render(text) {
     } else if (heading) {
       flush();
       out.append(inline(make("h3"), heading[2]));
+    } else if (isRow(line) && /^\s*\|?\s*:?-{2,}/.test(lines[i + 1] ?? "")) {
+      flush();
+      const rows = [line];
+      for (i++; isRow(lines[i + 1] ?? ""); i++) rows.push(lines[i + 1]);
+      out.append(table(rows));
     } else if (item) {
       const kind = item[1] ? "UL" : "OL";
       if (paragraph.length) flush();
@@ -44,6 +49,21 @@ export function render(text) {
   return out;
 }
 
+const isRow = (line) => /^\s*\|.*\|\s*$/.test(line);
+
+function table(rows) {
+  const box = make("div", "table");
+  box.tabIndex = 0;
+  const body = make("table");
+  rows.forEach((row, index) => {
+    const line = make("tr");
+    for (const cell of row.trim().slice(1, -1).split("|")) line.append(inline(make(index ? "td" : "th"), cell.trim()));
+    body.append(line);
+  });
+  box.append(body);
+  return box;
+}
+
 function block(text, language) {
   const box = make("div", "code");
   const copy = make("button", "quiet copy", "Copy");
@@ -61,12 +81,24 @@ function block(text, language) {
 }
 
 function inline(element, text) {
-  for (const part of text.split(/(`[^`\n]+`|\*\*[^*\n]+\*\*)/)) {
-    if (/^`[^`]+`$/.test(part)) element.append(make("code", "", part.slice(1, -1)));
+  for (const part of text.split(/(`[^`\n]+`|\*\*[^*\n]+\*\*|(?<![\w*])\*[^*\s][^*\n]*\*(?![\w*])|\[[^\]\n]+\]\(https?:[^)\s]+\))/)) {
+    const link = part.match(/^\[([^\]]+)\]\((https?:[^)\s]+)\)$/);
+    if (link) element.append(anchor(link[1], link[2]));
+    else if (/^`[^`]+`$/.test(part)) element.append(make("code", "", part.slice(1, -1)));
     else if (/^\*\*[^*]+\*\*$/.test(part)) element.append(make("strong", "", part.slice(2, -2)));
+    else if (/^\*[^*]+\*$/.test(part)) element.append(make("em", "", part.slice(1, -1)));
     else element.append(part);
   }
   return element;
+}
+
+function anchor(text, address) {
+  const link = make("a", "", text);
+  link.href = address;
+  link.title = address;
+  link.target = "_blank";
+  link.rel = "noopener noreferrer nofollow";
+  return link;
 }
 
 export function make(tag, className = "", text = "") {

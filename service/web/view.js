@@ -16,8 +16,12 @@ const ENDS = {
 };
 
 export class Turn {
-  constructor(input, { again } = {}) {
+  // `again` asks the same again; `rate(id, thumbs)` tells the service what the reader thinks of run `id`.
+  constructor(input, { again, rate } = {}) {
     this.again = again;
+    this.rate = rate;
+    this.id = null;
+    this.thumbs = null;
     this.steps = new Map();
     this.tools = new Map();
     this.answer = "";
@@ -178,7 +182,7 @@ export class Turn {
     this.stop();
     const good = data.outcome === "completed";
     const steps = Math.max(data.steps, this.steps.size);
-    const time = data.seconds || at - this.from;
+    const time = at - this.from;
     this.say(`${plural(steps, "step")}${data.tool_calls ? `, ${plural(data.tool_calls, "tool call")}` : ""}`);
     this.clock.textContent = seconds(time);
     // A run of one plain step has nothing to show that the line below does not say.
@@ -196,6 +200,7 @@ export class Turn {
       ["tools", data.protocol === "constrained" ? "by constrained output" : ""],
       ["model", this.model],
     ]);
+    if (good && this.answer) this.foot.append(this.acts());
   }
 
   // The run could not be started or read.
@@ -235,6 +240,32 @@ export class Turn {
     this.run.insertBefore(box, this.foot);
   }
 
+  // What the reader may do with the answer: copy it, and say whether it was good.
+  acts() {
+    const box = make("span", "acts");
+    const copy = act("icon-copy", "Copy the answer", async () => {
+      await navigator.clipboard?.writeText(this.answer);
+      copy.classList.add("done");
+      setTimeout(() => copy.classList.remove("done"), 1200);
+    });
+    box.append(copy);
+    if (!this.rate) return box;
+    const opinions = [["up", "Good answer"], ["down", "Bad answer"]].map(([thumbs, label]) => {
+      const button = act("icon-thumb", label, async () => {
+        await this.rate(this.id, thumbs);
+        this.thumbs = thumbs;
+        mark();
+      });
+      button.classList.add(thumbs);
+      button.dataset.thumbs = thumbs;
+      return button;
+    });
+    const mark = () => opinions.forEach((each) => each.setAttribute("aria-pressed", String(each.dataset.thumbs === this.thumbs)));
+    mark();
+    box.append(...opinions);
+    return box;
+  }
+
   facts(pairs) {
     this.foot.replaceChildren(...pairs.filter(([, value]) => value).map(([name, value]) => {
       const fact = make("span");
@@ -242,6 +273,17 @@ export class Turn {
       return fact;
     }));
   }
+}
+
+function act(icon, label, work) {
+  const button = make("button", "act");
+  button.type = "button";
+  button.title = label;
+  button.setAttribute("aria-label", label);
+  const picture = document.getElementById(icon).content.firstElementChild.cloneNode(true);
+  button.append(picture);
+  button.addEventListener("click", work);
+  return button;
 }
 
 function question(text) {

@@ -106,6 +106,34 @@ class TestChat:
         assert await page.locator(".turn img, .turn script").count() == 0
         assert await page.title() != "1"
 
+    async def test_tables_emphasis_and_links(self, started: Started, visit: Visit) -> None:
+        """They are set as such; a link says where it goes, opens apart, and only ordinary addresses become one."""
+        table = "| a | b |\n| --- | --- |\n| 1 | *two* |\n\n"
+        text = table + "5 * 3 * 2 [docs](https://example.com/x) [bad](javascript:alert(1))"
+        service = await started(Script.of(Turn(text=text)))
+        page = await visit(service.url)
+        await send(page, "go")
+        await expect(page.locator(".answer th")).to_have_count(2)
+        await expect(page.locator(".answer td em")).to_have_text("two")
+        await expect(page.locator(".answer em")).to_have_count(1)
+        link = page.locator(".answer a")
+        await expect(link).to_have_count(1)
+        await expect(link).to_have_attribute("href", "https://example.com/x")
+        await expect(link).to_have_attribute("rel", "noopener noreferrer nofollow")
+
+    async def test_an_answer_can_be_judged(self, started: Started, visit: Visit) -> None:
+        """A thumb is stored with the run, shown as pressed, and still there after a reload."""
+        service = await started()
+        page = await visit(service.url)
+        await send(page, "hello")
+        await page.get_by_role("button", name="Bad answer").click()
+        await expect(page.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
+        [run] = (await service.client.get("/v1/runs")).json()["data"]
+        assert run["feedback"]["thumbs"] == "down"
+        await page.reload()
+        await expect(page.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
+        await expect(page.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "false")
+
 
 class TestPast:
     async def test_past_conversations_open_again(self, started: Started, visit: Visit) -> None:
