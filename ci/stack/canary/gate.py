@@ -49,7 +49,7 @@ def judge(golden: str) -> Judge:
         )
         if done.returncode == 0:
             return ""
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        return lines[-1] if lines else f"its evals ended with {done.returncode}"
+        said = [line.strip(" │") for line in (done.stderr or done.stdout).splitlines()]
+        return next((line for line in reversed(said) if any(c.isalnum() for c in line)), f"status {done.returncode}")
 
     return judged
