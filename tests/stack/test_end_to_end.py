@@ -31,7 +31,7 @@ services:
       AGENT_LOOP_AGENTS: "{}"
   agent-canary: *scripted
 """
-GOLDEN = {"id": "sum", "prompt": "What is 6*7?", "tools": [], "contains": ["6*7"]}
+GOLDEN = {"id": "echo", "prompt": "the sky is blue", "contains": ["blue"]}
 CANARY = ("--steps", "50,100", "--samples", "20", "--min-seconds", "20", "--max-seconds", "600", "--poll", "5")
 
 
