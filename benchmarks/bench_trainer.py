@@ -1,6 +1,7 @@
 """`make bench-trainer`: our loop beside TRL's on this CPU, as ratios within one run.
 
-1. seconds a step and peak memory at equal settings (goal: at most TRL's), on the smallest shape;
+1. seconds a step and peak memory at equal settings (goal: at most TRL's), on the smallest shape: rows of full
+   length, where packing gives nothing, and chats, where ours packs and TRL pads;
 2. the loss head against materialised logits, at Gemma's 256 000 rows;
 3. packing against padding: the share of a batch that is real tokens;
 4. resume: the largest difference of any loss after going on, ours and TRL's.
@@ -36,11 +37,11 @@ def main() -> None:
 
 
 def speed() -> None:
-    """Ours and TRL's steps, through the same arms as on a card."""
-    words = ["--shape", "tiny", "--device", "cpu", "--steps", "6", "--warmup", "2", "--workload", "chat"]
-    subprocess.run(
-        [sys.executable, str(HERE / "gpu.py"), *words, "--length", "256", "--arms", "ours-safe,trl"], check=True
-    )
+    """Ours and TRL's steps, through the same arms as on a card: rows of full length, then chats of many lengths."""
+    common = ["--shape", "tiny", "--device", "cpu", "--steps", "6", "--warmup", "2", "--length", "256"]
+    for workload in ("packed", "chat"):
+        words = [*common, "--workload", workload, "--arms", "ours-safe,trl"]
+        subprocess.run([sys.executable, str(HERE / "gpu.py"), *words], check=True)
 
 
 def head(fused: bool) -> None:
