@@ -18,12 +18,21 @@ def uv(container: dagger.Container) -> dagger.Container:
     return container.with_mounted_cache("/root/.cache/uv", dag.cache_volume(UV))
 
 
+APT_FOLDERS = {"/var/cache/apt": APT, "/var/lib/apt/lists": APT_LISTS}
+
+
 def apt(container: dagger.Container) -> dagger.Container:
     """Mount apt's downloads and package lists; apt wants them for itself, so builds take turns."""
-    locked = CacheSharingMode.LOCKED
-    return container.with_mounted_cache("/var/cache/apt", dag.cache_volume(APT), sharing=locked).with_mounted_cache(
-        "/var/lib/apt/lists", dag.cache_volume(APT_LISTS), sharing=locked
-    )
+    for path, name in APT_FOLDERS.items():
+        container = container.with_mounted_cache(path, dag.cache_volume(name), sharing=CacheSharingMode.LOCKED)
+    return container
+
+
+def without_apt(container: dagger.Container) -> dagger.Container:
+    """Take them off again: every later step would hold them too, and make all other builds wait for it."""
+    for path in APT_FOLDERS:
+        container = container.without_mount(path)
+    return container
 
 
 def go(container: dagger.Container) -> dagger.Container:

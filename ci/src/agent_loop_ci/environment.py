@@ -57,8 +57,10 @@ def packages(container: dagger.Container, names: tuple[str, ...], *, then: str =
             "rm -rf /var/log/apt /var/log/*.log /var/cache/ldconfig/aux-cache /var/lib/dpkg/*-old",
         ]
     )
-    return caches.apt(container).with_exec(
-        ["env", "DEBIAN_FRONTEND=noninteractive", f"SOURCE_DATE_EPOCH={EPOCH}", "sh", "-ec", script]
+    return caches.without_apt(
+        caches.apt(container).with_exec(
+            ["env", "DEBIAN_FRONTEND=noninteractive", f"SOURCE_DATE_EPOCH={EPOCH}", "sh", "-ec", script]
+        )
     )
 
 

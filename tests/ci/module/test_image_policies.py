@@ -210,3 +210,19 @@ def test_jupyter_comes_only_when_asked_for(plan: Plans) -> None:
     made = plan(lambda source: stages.training(source, RELEASE, tools=True))
     assert "requirements/tracking.txt" in made.host_files()
     assert "requirements/trainer.txt" not in made.host_files()
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_only_apt_itself_holds_the_cache_that_builds_take_turns_with(planned: Images, name: str) -> None:
+    """A compilation, a suite or a training that held it too would make every other build wait for its end."""
+    holding: list[list[str]] = []
+    for step in planned[name].everything():
+        if step.field == "withExec":
+            mounted: set[str] = set()
+            for link in step.chain():
+                if link.field == "withMountedCache" and link.args.get("sharing") == "LOCKED":
+                    mounted.add(link.args["path"])
+                elif link.field == "withoutMount":
+                    mounted.discard(link.args["path"])
+            holding += [step.args["args"]] if mounted and "apt-get" not in str(step.args["args"]) else []
+    assert holding == []
