@@ -64,5 +64,18 @@ def build(images: Iterable[Image], call: Call) -> dict[str, str]:
         status = call(words)
         if status != 0:
             raise BuildFailed(f"Building {tag} failed with {status}. 'agent-loop call {' '.join(words)}' shows why.")
-        found[image.variable] = f"{image.name}@{digest(tag)}"
+        found[image.variable] = kept(image.name, tag)
     return found
+
+
+def kept(name: str, tag: str) -> str:
+    """`name@digest` of a loaded image, under a tag of its own too: when `tag` moves on, what ran can still be started.
+
+    Raises BuildFailed when the engine does not hold the image.
+    """
+    found = digest(tag)
+    own = f"{name}:{(found or '').removeprefix('sha256:')[:12]}"
+    tagged = subprocess.run(["docker", "tag", tag, own], capture_output=True, text=True, check=False)
+    if found is None or tagged.returncode != 0:
+        raise BuildFailed(f"The engine does not hold {tag} after its build: {tagged.stderr.strip()}")
+    return f"{name}@{found}"

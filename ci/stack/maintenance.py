@@ -120,17 +120,9 @@ def clean(stack: Project, say: Callable[[str], None]) -> None:
     """Remove images of ours that neither run nor are needed to go back, and all but the newest build cache."""
     kept = {*project.read_env(stack.images_env).values(), *project.read_env(previous(stack)).values()}
     digests = {reference.partition("@")[2] for reference in kept}
+    form = "{{.ID}} {{.Repository}}:{{.Tag}}"
     listed = subprocess.run(
-        [
-            "docker",
-            "image",
-            "ls",
-            "--no-trunc",
-            "--filter",
-            "reference=agent-loop/*",
-            "--format",
-            "{{.ID}} {{.Repository}}",
-        ],
+        ["docker", "image", "ls", "--no-trunc", "--filter", "reference=agent-loop/*", "--format", form],
         capture_output=True,
         text=True,
         check=False,
@@ -139,8 +131,9 @@ def clean(stack: Project, say: Callable[[str], None]) -> None:
         identity, _, name = line.partition(" ")
         if identity in digests:
             continue
-        removed = subprocess.run(["docker", "image", "rm", identity], capture_output=True, text=True, check=False)
-        say(f"{'Removed' if removed.returncode == 0 else 'In use, kept'}: {name}@{identity}")
+        target = identity if name.endswith(":<none>") else name
+        removed = subprocess.run(["docker", "image", "rm", target], capture_output=True, text=True, check=False)
+        say(f"{'Removed' if removed.returncode == 0 else 'In use, kept'}: {name}")
     pruned = subprocess.run(
         ["docker", "buildx", "prune", "--force", "--keep-storage", CACHE_KEPT],
         capture_output=True,
