@@ -14,29 +14,20 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from service.backends import ollama_wire as wire
 from service.backends.base import (
-    BackendError,
-    BackendFailed,
-    BackendOverloaded,
     BackendProtocolError,
-    BackendRejected,
-    BackendUnavailable,
     ChatRequest,
-    ContextTooLong,
     Delta,
     Embeddings,
     Finish,
-    FinishReason,
-    Message,
     ModelInfo,
     ModelNotFound,
-    ToolCall,
     Usage,
 )
 from service.backends.broken import EndedEarly, from_transport
@@ -44,9 +35,6 @@ from service.backends.transport import Timeouts, Transport, TransportError
 
 PROBE = Timeouts(connect=2.0, first_byte=5.0, stall=5.0)
 """For questions that Ollama answers at once, also while it is busy."""
-
-_REQUEST_FAULTS = ("invalid format", "invalid json schema", "option ", "json: cannot unmarshal", "think value")
-"""Beginnings of messages that Ollama sends with status 500 although the request is at fault."""
 
 
 class OllamaBackend:
@@ -102,20 +90,22 @@ class OllamaBackend:
         finish: Finish | None = None
         called = False
         try:
-            async with self._transport.open("POST", "/api/chat", json=self._body(request)) as reply:
+            async with self._transport.open(
+                "POST", "/api/chat", json=wire.body(request, self.num_ctx, self.keep_alive)
+            ) as reply:
                 if reply.status != 200:
-                    raise _refusal(reply.status, await reply.read(), request.model, self.url)
+                    raise wire.refusal(reply.status, await reply.read(), request.model, self.url)
                 async with aclosing(cast("Any", reply.lines())) as lines:
                     async for line in lines:
-                        piece = _parse(line, sent)
-                        delta = _delta(piece)
+                        piece = wire.parse(line, sent)
+                        delta = wire.delta(piece)
                         called = called or bool(delta.tool_calls)
                         if delta.text or delta.thinking or delta.tool_calls:
                             sent = True
                             yield delta
                         if piece.get("done"):
                             # Not left here: reading on to the body's end gives the connection back to the pool.
-                            finish = Finish(_reason(piece, called), self._usage(piece, request.model))
+                            finish = Finish(wire.reason(piece, called), self._usage(piece, request.model))
         except TransportError as error:
             if finish is None:
                 raise from_transport("Ollama", error, sent=sent) from error
@@ -131,7 +121,7 @@ class OllamaBackend:
         body = {"model": model, "input": list(inputs), "truncate": False, "keep_alive": self.keep_alive}
         status, data = await self._call("POST", "/api/embed", body)
         if status != 200:
-            raise _refusal(status, json.dumps(data).encode(), model, self.url)
+            raise wire.refusal(status, json.dumps(data).encode(), model, self.url)
         vectors = data.get("embeddings")
         if not isinstance(vectors, list) or len(cast("list[Any]", vectors)) != len(inputs):
             raise BackendProtocolError(f"Ollama's reply has no embedding for every input: {model} at {self.url}.")
@@ -141,7 +131,7 @@ class OllamaBackend:
         """What is in memory now. Raises BackendError."""
         status, data = await self._call("GET", "/api/ps")
         if status != 200:
-            raise _refusal(status, json.dumps(data).encode(), "", self.url)
+            raise wire.refusal(status, json.dumps(data).encode(), "", self.url)
         return [
             Loaded(short(str(model.get("name", ""))), int(model.get("size", 0)), int(model.get("size_vram", 0)))
             for model in data.get("models") or ()
@@ -156,7 +146,7 @@ class OllamaBackend:
     async def _tags(self) -> Sequence[Mapping[str, Any]]:
         status, data = await self._call("GET", "/api/tags")
         if status != 200:
-            raise _refusal(status, json.dumps(data).encode(), "", self.url)
+            raise wire.refusal(status, json.dumps(data).encode(), "", self.url)
         return data.get("models") or ()
 
     async def _show(self, name: str, digest: str) -> ModelInfo:
@@ -189,56 +179,14 @@ class OllamaBackend:
             data = {"error": raw[:200].decode("utf-8", "replace")}
         return reply.status, data if isinstance(data, dict) else {}
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
-        sampling = request.sampling
-        options: dict[str, Any] = {"num_ctx": self.num_ctx}
-        for option, value in (
-            ("temperature", sampling.temperature),
-            ("top_p", sampling.top_p),
-            ("top_k", sampling.top_k),
-            ("seed", sampling.seed),
-            ("num_predict", sampling.max_tokens),
-            ("presence_penalty", sampling.presence_penalty),
-            ("frequency_penalty", sampling.frequency_penalty),
-            ("stop", list(sampling.stop) or None),
-        ):
-            if value is not None:
-                options[option] = value
-        body: dict[str, Any] = {
-            "model": request.model,
-            "messages": [_message(message) for message in request.messages],
-            "stream": True,
-            "truncate": False,
-            "shift": False,
-            "keep_alive": self.keep_alive,
-            "options": options,
-        }
-        if request.tools:
-            body["tools"] = [
-                {
-                    "type": "function",
-                    "function": {
-                        "name": tool.name,
-                        "description": tool.description,
-                        "parameters": dict(tool.parameters),
-                    },
-                }
-                for tool in request.tools
-            ]
-        if request.format is not None:
-            body["format"] = request.format if isinstance(request.format, str) else dict(request.format)
-        if request.think is not None:
-            body["think"] = request.think
-        return body
-
     def _usage(self, piece: Mapping[str, Any], model: str) -> Usage:
         known = self._shown.get(short(model))
         return Usage(
             int(piece.get("prompt_eval_count", 0)),
             int(piece.get("eval_count", 0)),
-            _seconds(piece, "load_duration"),
-            _seconds(piece, "prompt_eval_duration"),
-            _seconds(piece, "eval_duration"),
+            wire.seconds(piece, "load_duration"),
+            wire.seconds(piece, "prompt_eval_duration"),
+            wire.seconds(piece, "eval_duration"),
             known.context if known and known.context else self.num_ctx,
         )
 
@@ -277,100 +225,6 @@ def full(name: str) -> str:
 def short(name: str) -> str:
     """A model's name as people ask for it: without `:latest`."""
     return name.removesuffix(":latest")
-
-
-def _message(message: Message) -> dict[str, Any]:
-    wire: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.thinking:
-        wire["thinking"] = message.thinking
-    if message.images:
-        wire["images"] = list(message.images)
-    if message.tool_calls:
-        wire["tool_calls"] = [
-            {"id": call.id, "function": {"name": call.name, "arguments": _object(call.arguments)}}
-            for call in message.tool_calls
-        ]
-    if message.role == "tool":
-        if message.name:
-            wire["tool_name"] = message.name
-        if message.tool_call_id:
-            wire["tool_call_id"] = message.tool_call_id
-    return wire
-
-
-def _object(arguments: str) -> dict[str, Any]:
-    """Ollama takes arguments as an object only; what a model once wrote wrongly is passed on as a text in one."""
-    try:
-        value = json.loads(arguments or "{}")
-    except ValueError:
-        value = None
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {"invalid": arguments}
-
-
-def _parse(line: bytes, sent: bool) -> Mapping[str, Any]:
-    try:
-        piece: Any = json.loads(line)
-    except ValueError:
-        piece = None
-    if not isinstance(piece, dict):
-        raise BackendProtocolError(
-            f"Ollama sent a line that is no JSON object: {line[:80]!r}.", before_first_byte=not sent
-        )
-    if "error" in piece:
-        raise BackendFailed(f"Ollama failed: {_text(piece)}.", before_first_byte=not sent)
-    return cast("Mapping[str, Any]", piece)
-
-
-def _delta(piece: Mapping[str, Any]) -> Delta:
-    message: Mapping[str, Any] = piece.get("message") or {}
-    calls = tuple(
-        ToolCall(
-            str(call.get("id") or f"call_{secrets.token_hex(4)}"),
-            str((call.get("function") or {}).get("name", "")),
-            json.dumps((call.get("function") or {}).get("arguments") or {}, ensure_ascii=False),
-        )
-        for call in message.get("tool_calls") or ()
-    )
-    return Delta(str(message.get("content") or ""), str(message.get("thinking") or ""), calls)
-
-
-def _reason(piece: Mapping[str, Any], called: bool) -> FinishReason:
-    if called:
-        return "tool_calls"
-    return "length" if piece.get("done_reason") == "length" else "stop"
-
-
-def _refusal(status: int, body: bytes, model: str, url: str) -> BackendError:
-    """The error of a reply with another status than 200."""
-    try:
-        text = _text(json.loads(body))
-    except ValueError:
-        text = body[:200].decode("utf-8", "replace")
-    place = f"{model} at {url}" if model else url
-    if status == 404 and model:
-        return ModelNotFound(f"Ollama does not have the model: {place}. Run: ollama pull {model}")
-    if status == 403:
-        return BackendUnavailable(
-            f"Ollama refuses this host name: {url}. Start it with OLLAMA_HOST=0.0.0.0, or ask it by a local address."
-        )
-    if status in (429, 503):
-        return BackendOverloaded(f"Ollama is busy: {text}: {place}.", retry_after=1.0)
-    if "exceeds the context length" in text:
-        return ContextTooLong(f"The conversation is longer than the model's context: {place}. Shorten it.")
-    if status < 500 or text.lower().startswith(_REQUEST_FAULTS):
-        return BackendRejected(f"Ollama refused the request: {text}: {place}.")
-    return BackendFailed(f"Ollama failed with status {status}: {text}: {place}.")
-
-
-def _text(data: Any) -> str:
-    if isinstance(data, dict):
-        data = cast("Mapping[str, Any]", data).get("error", "")
-    return " ".join(str(data).split())[:300].rstrip(".")
-
-
-def _seconds(piece: Mapping[str, Any], key: str) -> float:
-    # Zero values are left out of the reply.
-    return float(piece.get(key, 0)) / 1e9
 
 
 def _short(path: str) -> Timeouts | None:

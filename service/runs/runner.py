@@ -12,6 +12,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -20,19 +21,21 @@ from service.admission import Gate, Hold
 from service.auth import Principal
 from service.backends.base import Message
 from service.drain import Drain
-from service.errors import ApiError, Conflict, NotFound
+from service.errors import ApiError
 from service.model_calls import ModelCalls
-from service.runs import duties, features
+from service.runs import duties
+from service.runs.acceptance import Acceptance
 from service.runs.conclusion import conclude, tell
 from service.runs.ending import Ending, Prices
+from service.runs.history import history, replay
 from service.runs.live import CAUSES, OUTCOMES, Created, Live
 from service.runs.log import Entry, RunLog
 from service.runs.loop import Caller, Execution
-from service.runs.spec import RunSpec, from_json, message_from_json, message_to_json, new_id, new_session_id, to_json
+from service.runs.spec import RunSpec, from_json
 from service.runs.state import RunState
 from service.settings import Settings
 from service.store import Store, StoreDown
-from service.store.runs import Duplicate, Event, LeaseLost, NewRun, RunRow, SessionBusy, SessionUnknown
+from service.store.runs import Event, LeaseLost, RunRow
 from service.telemetry import Metrics, Traces, names
 from service.telemetry.logs import bound
 from service.telemetry.names import AbortCause, Outcome
@@ -72,6 +75,7 @@ class Runner:
         self._traces = traces
         self._drain = drain
         self.variant = variant
+        self._acceptance = Acceptance(store.runs, settings, variant, self.owner, self.stop)
         self._prices = Prices(settings.price_prompt, settings.price_completion, settings.price_second)
         self._background: list[asyncio.Task[None]] = []
 
@@ -88,47 +92,19 @@ class Runner:
         idempotency_key: str | None = None,
         fingerprint: str = "",
         previous: Sequence[Message] | None = None,
-        user_retry: bool = False,
     ) -> Created:
         """Store a run and start it; it keeps `hold` until its end, or gives it back when it raises.
 
         `previous` is the conversation before it where the caller brings that along. Raises Conflict (session busy,
         idempotency key used for another body), NotFound (session), StoreDown.
         """
-        run_id = new_id("run")
-        session = session_id or new_session_id(self._settings.variant)
-        request = to_json(spec)
-        if previous:
-            request["previous"] = [message_to_json(each) for each in previous]
-        now = time.time()
-        new = NewRun(
-            id=run_id,
-            key_id=principal.key_id,
-            session_id=session,
-            new_session=session_id is None,
-            agent=spec.agent,
-            model=spec.model,
-            request=request,
-            variant=self.variant,
-            owner=self.owner,
-            lease_until=now + self._settings.lease_seconds,
-            created_at=now,
-            created={
-                "agent": spec.agent,
-                "model": spec.model,
-                "session_id": session,
-                "variant": self.variant["name"],
-                "background": spec.background,
-                "on_disconnect": spec.on_disconnect,
-                "limits": request.get("limits", {}),
-            },
-            idempotency_key=idempotency_key,
-            fingerprint=fingerprint,
-        )
+        new = self._acceptance.new(spec, principal, session_id, previous)
+        new = replace(new, idempotency_key=idempotency_key, fingerprint=fingerprint)
+        run_id = new.id
         # Registered first: a reader of a stored run finds it here, and `cancel` reaches it.
         live = self.live[run_id] = Live(survives=spec.survives_its_client)
         try:
-            earlier = await self._stored(new, replace_active)
+            earlier = await self._acceptance.stored(new, replace_active)
         except BaseException:
             self.live.pop(run_id, None)
             hold.leave()
@@ -136,43 +112,10 @@ class Runner:
         if earlier is not None:
             self.live.pop(run_id, None)
             hold.leave()
-            return await self._replay(earlier, fingerprint)
-        live.publish([Event(1, "run.created", new.created, now)])
+            return await self._acceptance.replayed(earlier, fingerprint)
+        live.publish([Event(1, "run.created", new.created, new.created_at)])
         self._start(run_id, live, hold, row=None)
-        return Created(run_id, session)
-
-    async def _stored(self, new: NewRun, replace_active: bool) -> Duplicate | None:
-        deadline = time.monotonic() + 15.0
-        while True:
-            try:
-                return await self._store.runs.create(new, since=time.time() - duties.IDEMPOTENCY_SECONDS)
-            except SessionUnknown:
-                raise NotFound(
-                    f"No such session: {new.session_id[:100]}. Leave session_id out to begin one.",
-                    code="session_not_found",
-                    param="session_id",
-                ) from None
-            except SessionBusy as busy:
-                if not replace_active or time.monotonic() > deadline:
-                    raise Conflict(
-                        f"The session has an active run: {busy.run_id}. Wait for its end, cancel it, or send "
-                        "on_active_run=interrupt.",
-                        code="session_busy",
-                        param="session_id",
-                    ) from None
-                await self.stop(busy.run_id, "replaced")
-                await asyncio.sleep(0.02)
-
-    async def _replay(self, earlier: Duplicate, fingerprint: str) -> Created:
-        if earlier.fingerprint != fingerprint:
-            raise Conflict(
-                "The Idempotency-Key was used before with another body. Use a new key for a new request.",
-                code="idempotency_conflict",
-            )
-        row = await self._store.runs.get(earlier.run_id)
-        if row is None:
-            raise NotFound("The run of this Idempotency-Key was deleted. Use a new key.", code="run_not_found")
-        return Created(row.id, row.session_id, replayed=True)
+        return Created(run_id, new.session_id)
 
     def _start(self, run_id: str, live: Live, hold: Hold, row: RunRow | None) -> None:
         live.task = asyncio.create_task(self._work(run_id, live, hold, row), name=run_id)
@@ -213,14 +156,16 @@ class Runner:
         spec = from_json({key: value for key, value in row.request.items() if key != "previous"})
         run_log = RunLog(lambda entries: self._store.runs.append(run_id, self.owner, entries), live.publish)
         ending: Ending | None = None
-        history, retry = await self._history(row, spec)
+        before, retry = await history(self._store.runs, row, spec)
         if row.attempts > 1:
-            ending = await self._take_up(row, spec, state)
+            await replay(self._store.runs, row.id, state)
+            log.info("run.taken_over", run_id=row.id, attempt=row.attempts)
+            ending = _not_to_go_on(row, spec)
         if ending is None:
             execution = Execution(
                 Caller(run_id, row.session_id, row.key_id),
                 spec,
-                history,
+                before,
                 state,
                 run_log,
                 self._calls,
@@ -270,32 +215,6 @@ class Runner:
     def _stopped(self, live: Live) -> Ending | None:
         reason = live.stop_reason or "shutdown"
         return None if reason == "released" else Ending(OUTCOMES[reason], "cancelled")
-
-    async def _take_up(self, row: RunRow, spec: RunSpec, state: RunState) -> Ending | None:
-        """Bring `state` to where the log ends; an ending if the run is not to go on."""
-        after = 0
-        while events := await self._store.runs.events(row.id, after):
-            for event in events:
-                state.apply(event.type, event.data)
-            after = events[-1].seq
-        log.info("run.taken_over", run_id=row.id, attempt=row.attempts)
-        if row.cancel is not None:
-            return Ending(OUTCOMES.get(row.cancel, Outcome.CANCELLED), "cancelled")
-        if not spec.survives_its_client or row.attempts > ATTEMPTS:
-            message = "The process that worked on the run ended."
-            return Ending(Outcome.INTERRUPTED, "error", {"code": "interrupted", "message": message})
-        return None
-
-    async def _history(self, row: RunRow, spec: RunSpec) -> tuple[list[Message], bool]:
-        if "previous" in row.request:
-            return [message_from_json(each) for each in row.request["previous"]], False
-        messages: list[Message] = []
-        last: dict[str, Any] | None = None
-        for request, summary in await self._store.runs.history(row.session_id):
-            last = request
-            messages += [message_from_json(each) for each in request.get("messages", [])]
-            messages += [message_from_json(each) for each in (summary or {}).get("messages", [])]
-        return _answerable(messages), features.same_question(spec, last)
 
     async def _finish(
         self,
@@ -400,14 +319,11 @@ class Runner:
         return taken
 
 
-def _answerable(messages: list[Message]) -> list[Message]:
-    """A history in which every tool call has its result, as models and servers expect."""
-    answered = {message.tool_call_id for message in messages if message.role == "tool"}
-    kept: list[Message] = []
-    for message in messages:
-        open_calls = [call for call in message.tool_calls if call.id not in answered]
-        kept.append(message)
-        kept.extend(
-            Message("tool", "The call was not made.", tool_call_id=call.id, name=call.name) for call in open_calls
-        )
-    return kept
+def _not_to_go_on(row: RunRow, spec: RunSpec) -> Ending | None:
+    """The ending of a run that was taken over after a crash, unless it is to go on."""
+    if row.cancel is not None:
+        return Ending(OUTCOMES.get(row.cancel, Outcome.CANCELLED), "cancelled")
+    if not spec.survives_its_client or row.attempts > ATTEMPTS:
+        message = "The process that worked on the run ended."
+        return Ending(Outcome.INTERRUPTED, "error", {"code": "interrupted", "message": message})
+    return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import delete, insert, select, tuple_, update
@@ -16,101 +15,30 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from service.store.database import Database, Refused
+from service.store.database import Database
+from service.store.leases import Leases
+from service.store.records import Duplicate, Event, LeaseLost, NewRun, RunRow, SessionBusy, SessionUnknown
 from service.store.tables import events, features, idempotency, runs, sessions
 
-
-class LeaseLost(Refused):
-    """Another process has the run now, or it has ended."""
-
-
-class SessionBusy(Refused):
-    """Another run of the session is active: `run_id`."""
-
-    def __init__(self, run_id: str) -> None:
-        super().__init__(run_id)
-        self.run_id = run_id
-
-
-class SessionUnknown(Refused):
-    """No such session of this key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One entry of a run's log; `seq` counts from 1."""
-
-    seq: int
-    type: str
-    data: dict[str, Any]
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """A run as stored."""
-
-    id: str
-    key_id: str
-    session_id: str
-    agent: str
-    model: str
-    status: str
-    outcome: str | None
-    request: dict[str, Any]
-    variant: dict[str, Any]
-    summary: dict[str, Any] | None
-    feedback: dict[str, Any] | None
-    created_at: float
-    ended_at: float | None
-    next_seq: int
-    owner: str | None
-    attempts: int
-    cancel: str | None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is in its terminal state."""
-        return self.status == "ended"
-
-
-@dataclass(frozen=True, slots=True)
-class NewRun:
-    """A run to be created. `session_id` names an existing session unless `new_session`."""
-
-    id: str
-    key_id: str
-    session_id: str
-    new_session: bool
-    agent: str
-    model: str
-    request: dict[str, Any]
-    variant: dict[str, Any]
-    owner: str
-    lease_until: float
-    created_at: float
-    created: dict[str, Any]
-    """Data of the first event, `run.created`."""
-    idempotency_key: str | None = None
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicate:
-    """The idempotency key was used before: for this run, with a body of this fingerprint."""
-
-    run_id: str
-    fingerprint: str
-
+__all__ = [
+    "Duplicate",
+    "Event",
+    "LeaseLost",
+    "NewRun",
+    "RunRow",
+    "RunStore",
+    "SessionBusy",
+    "SessionUnknown",
+]
 
 _COLUMNS = [column for column in runs.c if column.name != "lease_until"]
 
 
-class RunStore:
+class RunStore(Leases):
     """Reads and writes runs, events and sessions."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._insert: Any = sqlite_insert if database.sqlite else postgresql_insert
 
     async def create(self, new: NewRun, *, since: float = 0.0) -> Duplicate | None:
@@ -292,77 +220,6 @@ class RunStore:
         )
         return written
 
-    async def renew(self, owner: str, run_ids: Sequence[str], until: float) -> None:
-        """Keep what `owner` works on until `until`; a run that it has lost sight of is left to run out."""
-
-        async def operation(connection: AsyncConnection) -> None:
-            for start in range(0, len(run_ids), 500):
-                mine = runs.c.id.in_(run_ids[start : start + 500])
-                await connection.execute(
-                    update(runs)
-                    .where(mine, runs.c.owner == owner, runs.c.status == "running")
-                    .values(lease_until=until)
-                )
-
-        await self._database.write(operation)
-
-    async def claim(self, run_id: str, owner: str, until: float) -> RunRow | None:
-        """Take over a run whose lease has run out; None if somebody else was faster or it has ended."""
-        now = time.time()
-
-        async def operation(connection: AsyncConnection) -> bool:
-            result = await connection.execute(
-                update(runs)
-                .where(runs.c.id == run_id, runs.c.status == "running", runs.c.lease_until < now)
-                .values(owner=owner, lease_until=until, attempts=runs.c.attempts + 1)
-            )
-            return result.rowcount == 1
-
-        return await self.get(run_id) if await self._database.write(operation) else None
-
-    async def release(self, run_id: str, owner: str) -> None:
-        """Give a run up, so that any process may claim it at once."""
-
-        async def operation(connection: AsyncConnection) -> None:
-            await connection.execute(
-                update(runs)
-                .where(runs.c.id == run_id, runs.c.owner == owner, runs.c.status == "running")
-                .values(owner=None, lease_until=0.0)
-            )
-
-        await self._database.write(operation)
-
-    async def orphans(self, limit: int = 100) -> list[str]:
-        """Ids of runs that nobody works on."""
-        query = (
-            select(runs.c.id)
-            .where(runs.c.status == "running", runs.c.lease_until < time.time())
-            .order_by(runs.c.created_at)
-            .limit(limit)
-        )
-        async with self._database.read() as connection:
-            return list((await connection.execute(query)).scalars())
-
-    async def ask_to_stop(self, run_id: str, reason: str) -> None:
-        """Raise the cancel flag of a run that has not ended; the first reason stays."""
-
-        async def operation(connection: AsyncConnection) -> None:
-            await connection.execute(
-                update(runs)
-                .where(runs.c.id == run_id, runs.c.status == "running", runs.c.cancel.is_(None))
-                .values(cancel=reason)
-            )
-
-        await self._database.write(operation)
-
-    async def asked_to_stop(self, owner: str) -> dict[str, str]:
-        """The reason by run id, of the runs of `owner` whose cancel flag is raised."""
-        query = select(runs.c.id, runs.c.cancel).where(
-            runs.c.owner == owner, runs.c.status == "running", runs.c.cancel.is_not(None)
-        )
-        async with self._database.read() as connection:
-            return {row.id: row.cancel for row in await connection.execute(query)}
-
     async def get(self, run_id: str, key_id: str | None = None) -> RunRow | None:
         """A run, if it is there and (unless `key_id` is None) belongs to that key."""
         query = select(*_COLUMNS).where(runs.c.id == run_id)
@@ -371,6 +228,10 @@ class RunStore:
         async with self._database.read() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else RunRow(**row._mapping)
+
+    async def claim(self, run_id: str, owner: str, until: float) -> RunRow | None:
+        """Take over a run whose lease has run out; None if somebody else was faster or it has ended."""
+        return await self.get(run_id) if await self.take(run_id, owner, until) else None
 
     async def page(
         self,

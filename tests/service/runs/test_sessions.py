@@ -142,7 +142,7 @@ class TestIdempotency:
         server, _ = pair
         key = {"Idempotency-Key": "old"}
         first = await run(server, "Hi", headers=key)
-        monkeypatch.setattr("service.runs.duties.IDEMPOTENCY_SECONDS", -1.0)
+        monkeypatch.setattr("service.runs.acceptance.IDEMPOTENCY_SECONDS", -1.0)
         assert (await run(server, "Hi", headers=key))["id"] != first["id"]
 
     async def test_an_earlier_run_survives_a_restart(self, tmp_path: Path) -> None:
