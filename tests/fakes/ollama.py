@@ -21,73 +21,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import socket
 import struct
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import Enum
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-RECORDINGS = Path(__file__).parent / "recordings" / "ollama.jsonl"
+from tests.fakes import ollama_wire as wire
+from tests.fakes.ollama_wire import Fault, Model, Plan, Request, encode, recording, recordings, reply_bytes
 
-
-class Fault(Enum):
-    """What goes wrong; `Plan.after` says after how many lines."""
-
-    STATUS = "an error status before the first byte"
-    CLOSE = "the connection closes before any header"
-    ERROR_LINE = "an error as the last line under status 200"
-    NO_DONE = "a clean end without the last message"
-    CUT = "the connection closes inside the chunked body"
-    RESET = "the connection is reset"
-    SILENCE = "nothing more comes"
-    GARBAGE = "a line that is not JSON"
-    NOT_OBJECT = "a line that is JSON but no object"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one chat is answered. Times in seconds; `split` writes the bytes in pieces of that many."""
-
-    words: Sequence[str] = ("Hello", " there", ".")
-    thinking: Sequence[str] = ()
-    calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
-    reason: str = "stop"
-    prompt: float = 0.0
-    pace: float = 0.0
-    fault: Fault | None = None
-    after: int = 0
-    status: int = 500
-    error: str = "an error was encountered while running the model: unexpected EOF"
-    split: int | None = None
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that the fake claims to have."""
-
-    name: str
-    context: int = 8192
-    capabilities: Sequence[str] = ("completion", "tools")
-    digest: str = "ab" * 32
-    size: int = 9_257_984
-    vram: int = 0
-
-
-@dataclass
-class Request:
-    """What came: method, path, headers in lower case, and the parsed body."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    raw: bytes
-    body: Any = None
+__all__ = ["FakeOllama", "Fault", "Model", "Plan", "Request", "encode", "recording", "recordings", "reply_bytes"]
 
 
 @dataclass
@@ -163,7 +107,7 @@ class FakeOllama:
         self._tasks.add(task)
         self.connections += 1
         try:
-            while (request := await _read(reader)) is not None:
+            while (request := await wire.read(reader)) is not None:
                 self.requests.append(request)
                 if not await self._answer(request, reader, writer):
                     break
@@ -178,15 +122,15 @@ class FakeOllama:
     async def _answer(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False ends the connection."""
         origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
-        if (self.strict_host and not _local(host)) or (origin and not _local(origin.partition("://")[2])):
-            return await _send(writer, 403, b"", None)
+        if (self.strict_host and not wire.local(host)) or (origin and not wire.local(origin.partition("://")[2])):
+            return await wire.send(writer, 403, b"", None)
         route = (request.method.replace("HEAD", "GET"), request.path)
         if route == ("POST", "/api/chat"):
             return await self._chat(request, reader, writer)
         status, body = self._plain(route, request)
         if isinstance(body, str):
-            return await _send(writer, status, body.encode(), "text/plain")
-        return await _send(writer, status, encode(body), "application/json; charset=utf-8")
+            return await wire.send(writer, status, body.encode(), "text/plain")
+        return await wire.send(writer, status, encode(body), "application/json; charset=utf-8")
 
     def _plain(self, route: tuple[str, str], request: Request) -> tuple[int, Any]:
         match route:
@@ -195,14 +139,14 @@ class FakeOllama:
             case ("GET", "/api/version"):
                 return 200, {"version": "0.24.0"}
             case ("GET", "/api/tags"):
-                return 200, {"models": [_listed(model) for model in self.models]}
+                return 200, {"models": [wire.listed(model) for model in self.models]}
             case ("GET", "/api/ps"):
                 return 200, {"models": self._ps()}
             case ("POST", "/api/show"):
                 model = self._find(str((request.body or {}).get("model", "")))
                 if model is None:
                     return 404, {"error": f"model '{(request.body or {}).get('model')}' not found"}
-                return 200, _shown(model)
+                return 200, wire.shown(model)
             case ("POST", "/api/embed"):
                 return self._embed(request.body or {})
             case (_, "/api/chat" | "/api/show" | "/api/embed" | "/api/tags" | "/api/ps"):
@@ -214,7 +158,7 @@ class FakeOllama:
         model = self._find(self._loaded[0]) if self._loaded else None
         if model is None or self._loaded is None:
             return []
-        listed = _listed(model)
+        listed = wire.listed(model)
         listed.pop("modified_at")
         expires = "2026-11-24T23:20:36.931867078Z"
         return [{**listed, "expires_at": expires, "size_vram": model.vram, "context_length": self._loaded[1]}]
@@ -239,24 +183,24 @@ class FakeOllama:
         body: Any = request.body
         if body is None:
             text = "missing request body" if not request.raw else "unexpected EOF"
-            return await _error(writer, 400, text)
+            return await wire.error(writer, 400, text)
         self.chats.append(body)
         plan = self._plans.popleft() if self._plans else Plan()
         if isinstance(plan, dict):
-            return await _replay(writer, plan)
+            return await wire.replay(writer, plan)
         name = str(body.get("model", ""))
         if not name:
-            return await _error(writer, 400, "model is required")
+            return await wire.error(writer, 400, "model is required")
         model = self._find(name)
         if model is None:
-            return await _error(writer, 404, f"model '{name}' not found")
+            return await wire.error(writer, 404, f"model '{name}' not found")
         if body.get("tools") and "tools" not in model.capabilities:
-            return await _error(writer, 400, f"registry.ollama.ai/library/{name}:latest does not support tools")
+            return await wire.error(writer, 400, f"registry.ollama.ai/library/{name}:latest does not support tools")
         if body.get("think") and "thinking" not in model.capabilities:
-            return await _error(writer, 400, f'"{name}" does not support thinking')
+            return await wire.error(writer, 400, f'"{name}" does not support thinking')
         fault = plan.fault
         if fault is Fault.STATUS:
-            return await _error(writer, plan.status, plan.error)
+            return await wire.error(writer, plan.status, plan.error)
         if fault is Fault.CLOSE:
             return False
         return await self._generate(plan, model, body, reader, writer)
@@ -275,12 +219,12 @@ class FakeOllama:
         prompt = 1 + sum(len(str(m.get("content", "")).split()) + 3 for m in body.get("messages") or ())
         if prompt > context:
             if body.get("truncate") is False:
-                return await _error(writer, 400, "the input length exceeds the context length")
+                return await wire.error(writer, 400, "the input length exceeds the context length")
             prompt = context
         load = await self._load(model, context)
         if load is None:
             text = "server busy, please try again.  maximum pending requests exceeded"
-            return await _error(writer, 503, text)
+            return await wire.error(writer, 503, text)
         # A caller that goes away while it waits for a slot is dropped at once.
         gone = asyncio.ensure_future(reader.read(1))
         slot = asyncio.ensure_future(self._slots.acquire())
@@ -294,7 +238,7 @@ class FakeOllama:
         try:
             # Shielded: the prompt is worked through to its end whoever goes away meanwhile.
             await asyncio.shield(asyncio.sleep(plan.prompt))
-            lines = _lines(plan, str(body["model"]), prompt, context, body, load, began)
+            lines = wire.lines(plan, str(body["model"]), prompt, context, body, load, began)
             return await self._stream(plan, lines, body.get("stream", True), gone, writer)
         finally:
             self.running -= 1
@@ -330,12 +274,12 @@ class FakeOllama:
     ) -> bool:
         if not stream:
             await asyncio.sleep(plan.pace * len(lines))
-            return await _send(writer, 200, encode(_joined(lines)), "application/json; charset=utf-8")
+            return await wire.send(writer, 200, encode(wire.joined(lines)), "application/json; charset=utf-8")
         if plan.fault is Fault.SILENCE and plan.after == 0:
             await gone
             self.aborted += 1
             return False
-        body = _Chunked(writer, plan.split)
+        body = wire.Chunked(writer, plan.split)
         await body.start()
         for number, line in enumerate(lines):
             if number:
@@ -350,7 +294,7 @@ class FakeOllama:
         return not gone.done()
 
     async def _break(
-        self, plan: Plan, body: _Chunked, gone: asyncio.Future[bytes], writer: asyncio.StreamWriter
+        self, plan: Plan, body: wire.Chunked, gone: asyncio.Future[bytes], writer: asyncio.StreamWriter
     ) -> bool:
         match plan.fault:
             case Fault.ERROR_LINE:
@@ -376,190 +320,3 @@ class FakeOllama:
             case _:
                 return False
         return False
-
-
-class _Chunked:
-    """Writes a chunked body; headers go out with the first chunk."""
-
-    def __init__(self, writer: asyncio.StreamWriter, split: int | None) -> None:
-        self._writer, self._split = writer, split
-
-    async def start(self) -> None:
-        self._writer.write(_head(200, {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked"}))
-
-    async def write(self, data: bytes) -> None:
-        step = self._split or len(data)
-        for start in range(0, len(data), step):
-            piece = data[start : start + step]
-            self._writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-            await self._writer.drain()
-            if self._split:
-                await asyncio.sleep(0)
-
-    async def end(self) -> None:
-        self._writer.write(b"0\r\n\r\n")
-        await self._writer.drain()
-
-
-@cache
-def recordings() -> dict[str, dict[str, Any]]:
-    """Every recorded exchange by its name."""
-    lines = RECORDINGS.read_text(encoding="utf-8").splitlines()
-    return {each["name"]: each for each in map(json.loads, lines)}
-
-
-def recording(name: str) -> dict[str, Any]:
-    """One recorded exchange: `request`, `status`, `headers`, `body` or `chunks`."""
-    return recordings()[name]
-
-
-def encode(value: Any) -> bytes:
-    """JSON as Go writes it: compact, with <, > and & escaped."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").encode()
-
-
-def reply_bytes(recorded: Mapping[str, Any]) -> bytes:
-    """The body of a recorded reply, byte for byte."""
-    if "chunks" in recorded:
-        return b"".join(encode(chunk["json"]) + b"\n" for chunk in recorded["chunks"])
-    body = recorded.get("body", "")
-    return body.encode() if isinstance(body, str) else encode(body)
-
-
-async def _replay(writer: asyncio.StreamWriter, recorded: Mapping[str, Any]) -> bool:
-    if recorded.get("status") is None:
-        return False
-    if "chunks" not in recorded:
-        return await _send(writer, recorded["status"], reply_bytes(recorded), recorded["headers"].get("Content-Type"))
-    body = _Chunked(writer, None)
-    await body.start()
-    for chunk in recorded["chunks"]:
-        await body.write(encode(chunk["json"]) + b"\n")
-    if recorded.get("terminated") is False:
-        return False
-    await body.end()
-    return True
-
-
-def _lines(
-    plan: Plan,
-    model: str,
-    prompt: int,
-    context: int,
-    body: Mapping[str, Any],
-    load: float,
-    began: float,
-) -> list[dict[str, Any]]:
-    """The NDJSON lines of a whole reply."""
-    messages: list[dict[str, Any]] = [
-        {"role": "assistant", "content": "", "thinking": thought} for thought in plan.thinking
-    ]
-    words = list(plan.words) if not plan.calls else []
-    reason = plan.reason
-    limit = int((body.get("options") or {}).get("num_predict") or 0)
-    room = context - prompt
-    if body.get("shift") is False and len(words) > room:
-        words, reason = words[:room], "length"
-    if limit > 0 and len(words) > limit:
-        words, reason = words[:limit], "length"
-    messages += [{"role": "assistant", "content": word} for word in words]
-    if plan.calls:
-        calls = [
-            {"id": f"call_{index:08x}", "function": {"index": index, "name": name, "arguments": dict(arguments)}}
-            for index, (name, arguments) in enumerate(plan.calls)
-        ]
-        messages.append({"role": "assistant", "content": "", "tool_calls": calls})
-    lines: list[dict[str, Any]] = [
-        {"model": model, "created_at": _now(), "message": message, "done": False} for message in messages
-    ]
-    spent = asyncio.get_running_loop().time() - began + plan.pace * len(messages)
-    counts = {
-        "total_duration": int(spent * 1e9) + 1_000_000,
-        "load_duration": int(load * 1e9),
-        "prompt_eval_count": prompt,
-        "prompt_eval_duration": int(plan.prompt * 1e9),
-        "eval_count": len(messages) + (reason == "stop"),
-        "eval_duration": int(plan.pace * len(messages) * 1e9),
-    }
-    done: dict[str, Any] = {"model": model, "created_at": _now(), "message": {"role": "assistant", "content": ""}}
-    done |= {"done": True, "done_reason": reason, **{key: value for key, value in counts.items() if value}}
-    return [*lines, done]
-
-
-def _joined(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(line["message"]["content"] for line in lines)}
-    for line in lines:
-        if "tool_calls" in line["message"]:
-            message["tool_calls"] = line["message"]["tool_calls"]
-    return {**lines[-1], "message": message}
-
-
-def _listed(model: Model) -> dict[str, Any]:
-    name = model.name if ":" in model.name else model.name + ":latest"
-    details = {"parent_model": "", "format": "gguf", "family": "gemma2", "families": ["gemma2"]}
-    details |= {"parameter_size": "4.10M", "quantization_level": "F16"}
-    return {
-        "name": name,
-        "model": name,
-        "modified_at": "2026-11-24T23:14:56.432159181Z",
-        "size": model.size,
-        "digest": model.digest,
-        "details": details,
-    }
-
-
-def _shown(model: Model) -> dict[str, Any]:
-    info = {"general.architecture": "gemma2", "gemma2.context_length": model.context}
-    return {
-        "modelfile": f"FROM {model.name}\n",
-        "template": "{{ .Prompt }}",
-        "details": _listed(model)["details"],
-        "model_info": info,
-        "capabilities": list(model.capabilities),
-        "modified_at": "2026-11-24T23:14:56.432159181Z",
-    }
-
-
-def _local(host: str) -> bool:
-    name = host.rsplit(":", 1)[0].strip("[]") if host.count(":") == 1 or "]" in host else host
-    return name in ("127.0.0.1", "localhost", "::1", "")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
-
-
-_PHRASES = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed"}
-
-
-def _head(status: int, headers: Mapping[str, str]) -> bytes:
-    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, 'Error')}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-async def _send(writer: asyncio.StreamWriter, status: int, body: bytes, content_type: str | None) -> bool:
-    headers = {"Content-Type": content_type} if content_type else {}
-    writer.write(_head(status, {**headers, "Content-Length": str(len(body))}) + body)
-    await writer.drain()
-    return True
-
-
-async def _error(writer: asyncio.StreamWriter, status: int, text: str) -> bool:
-    return await _send(writer, status, encode({"error": text}), "application/json; charset=utf-8")
-
-
-async def _read(reader: asyncio.StreamReader) -> Request | None:
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return None
-    first, *rest = head.decode("latin-1").rstrip("\r\n").split("\r\n")
-    method, target, _ = first.split(" ")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
-    raw = await reader.readexactly(int(headers.get("content-length", "0")))
-    request = Request(method, target.partition("?")[0], headers, raw)
-    with contextlib.suppress(ValueError):
-        request.body = json.loads(raw) if raw else None
-    return request
