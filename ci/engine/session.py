@@ -9,30 +9,27 @@ Nothing here knows of containers; fields do (`fields/`), and `build/` builds wha
 
 from __future__ import annotations
 
-import base64
-import hmac
-import json
 import os
 import secrets
 import shutil
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import graph
-from .errors import EngineError, RequestError, SetupError
+from .errors import EngineError, RequestError
 from .graph import ROOT, Node
+from .ids import leave, remembered
 from .needs import Need, Steps
 from .registry import resolver
-from .schema import FieldDef, Schema, base_name, cache_folder, is_list, load
+from .schema import FieldDef, Schema, base_name, is_list, load
+from .server import Server
 
 if TYPE_CHECKING:
     from .build.builder import Builder
@@ -41,8 +38,6 @@ if TYPE_CHECKING:
     from .secrets import Secrets
 
 ENGINE_VERSION = "v0.21.8"
-REMEMBERED_SESSIONS = 8
-REMEMBERED_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,7 @@ class Session:
         self._nodes: dict[str, Node] = {ROOT.id: ROOT}
         self._values: dict[str, tuple[Node, Any]] = {}
         self._older: dict[str, Any] | None = None
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self._scratch: Path | None = None
         self._lock = threading.RLock()
         self._parts: dict[str, Any] = {}
@@ -178,7 +173,7 @@ class Session:
         node = self._nodes.get(handle)
         if node is None:
             if self._older is None:
-                self._older = _remembered()
+                self._older = remembered()
             if handle in self._older:
                 node = self._nodes[handle] = graph.revive(self._older[handle])
         return node
@@ -281,7 +276,7 @@ class Session:
         return {"DAGGER_SESSION_PORT": str(self.port), "DAGGER_SESSION_TOKEN": self.token}
 
     def __enter__(self) -> Session:
-        self._server = _Server(self)
+        self._server = Server(self)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
@@ -299,41 +294,13 @@ class Session:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
-        self._write_ids()
+        if self.plan is None:
+            leave({i: n for i, n in self._nodes.items() if n is not ROOT})
+        self._nodes = {ROOT.id: ROOT}
         with self._lock:
             if self._scratch is not None:
                 shutil.rmtree(self._scratch, ignore_errors=True)
                 self._scratch = None
-
-    def _write_ids(self) -> None:
-        """Leave the ids that were given out for a later session."""
-        nodes = {i: n for i, n in self._nodes.items() if n is not ROOT}
-        if self.plan is not None or not nodes:
-            return
-        text = json.dumps({i: graph.dump(n) for i, n in nodes.items()})
-        self._nodes = {ROOT.id: ROOT}
-        if len(text) > REMEMBERED_BYTES:
-            return
-        folder = cache_folder() / "ids"
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path = folder / f"{time.time_ns()}-{os.getpid()}.json"
-            path.touch(mode=0o600)
-            path.write_text(text)
-            for old in sorted(folder.glob("*.json"))[:-REMEMBERED_SESSIONS]:
-                old.unlink(missing_ok=True)
-        except OSError:
-            pass  # then ids end with their session
-
-
-def _remembered() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for path in sorted((cache_folder() / "ids").glob("*.json")):
-        try:
-            found |= json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue
-    return found
 
 
 def _placeholder(type_text: str, node: Node) -> Any:
@@ -352,63 +319,3 @@ def _placeholder(type_text: str, node: Node) -> Any:
             return None
         case _:
             return ""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        error = sys.exc_info()[1]
-        if not isinstance(error, ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Server  # type: ignore[assignment]
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        session = self.server.session
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        wanted = "Basic " + base64.b64encode(f"{session.token}:".encode()).decode()
-        if not hmac.compare_digest(self.headers.get("Authorization") or "", wanted):
-            self._reply(401, {"errors": [{"message": "This session has another token."}]})
-            return
-        if self.path.split("?")[0] not in ("/query", "/"):
-            self._reply(404, {"errors": [{"message": f"No such path: {self.path}. Queries go to /query."}]})
-            return
-        try:
-            request = json.loads(body)
-            query = request["query"]
-            variables = request.get("variables")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            self._reply(400, {"errors": [{"message": "The body is no JSON object with a query."}]})
-            return
-        try:
-            status, answer = session.answer(query, variables, request.get("operationName"))
-        except SetupError as error:
-            status, answer = 200, {"errors": [{"message": str(error)}], "data": None}
-        except Exception as error:
-            import traceback
-
-            traceback.print_exc()
-            message = f"internal error: {type(error).__name__}: {error}"
-            status, answer = 200, {"errors": [{"message": message}], "data": None}
-        self._reply(status, answer)
-
-    def _reply(self, status: int, answer: Mapping[str, Any]) -> None:
-        data = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)

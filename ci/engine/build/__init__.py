@@ -1,4 +1,5 @@
-"""From file systems and steps to BuildKit: `lowering` writes a Dockerfile, `buildkit` runs it, `builder` answers with it.
+"""From file systems and steps to BuildKit: `lowering` writes a Dockerfile, `buildkit` runs it, `builder` gives answers.
 
-`execs` and `tools/` are how a step runs, `images` where bases come from, `shipping` how images leave.
+`execs` and `tools/` are how a step runs, `images` where bases come from, `shipping` how images leave
+(`image`, `store`).
 """

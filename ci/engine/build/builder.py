@@ -6,46 +6,40 @@ that build fails and there were several needs, each is built alone, so that each
 
 from __future__ import annotations
 
-import io
 import itertools
 import platform as host_platform
-import re
 import tarfile
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ci.engine.files import archive
-from . import shipping
-from .buildkit import BuildKit, Job
-from .dockerfile import Context
 from ci.engine.errors import BuildFailed, EngineError, ExecError, FieldError
-from .execs import Tools, find_tools, read_results, write_tools
-from ci.engine.files.fs import Fs, Held, names_to_ids, plain
-from .lowering import NOTHING, Lowering
+from ci.engine.files import archive
+from ci.engine.files.fs import Fs, plain
+from ci.engine.files.owners import names_to_ids
+from ci.engine.files.tree import Tree, clean
 from ci.engine.needs import DockerBuild, Listing, Look, Need, Outcome, Pull, Ship, Solve
 from ci.engine.secrets import Secret, scrub
+from ci.engine.values import Ran, Step
+
+from . import answers as asked
+from . import shipping
+from .buildkit import BuildKit, Job
+from .docker_build import docker_build
+from .dockerfile import Context
+from .execs import Tools, find_tools, read_results, write_tools
+from .failures import meaning
+from .lowering import NOTHING, Lowering
+from .resolving import Resolver
 from .steps import Result
-from ci.engine.files.tree import Blob, Entry, Tree, clean
-from ci.engine.values import After, CacheMount, Ran, Step, TreeMount
 
 if TYPE_CHECKING:
     from ci.engine.session import Session
 
 MACHINES = {"x86_64": "linux/amd64", "amd64": "linux/amd64", "aarch64": "linux/arm64", "arm64": "linux/arm64"}
-KINDS = {0o100000: "file", 0o040000: "dir", 0o120000: "link"}
-MISSING = re.compile(r'"(/[^"]*)": not found')
-IN_THE_WAY = re.compile(r"mkdir /\S*/buildkit\d+(/[^:]*): not a directory")
-REFUSED = re.compile(r"al-refused: (.*)")
-NO_USER = re.compile(r"unable to find (?:user|group) [^:]*: no matching entries in (?:passwd|group) file")
-NO_OWNER = re.compile(
-    r"(?:unable to find user|invalid user index|can't find uid for user|no such user)[: ]+\"?([\w.-]+)"
-)
-NOWHERE = Tree({"": Entry("other")})
 
 
 class Builder:
@@ -59,7 +53,7 @@ class Builder:
         self.results: dict[str, Result] = {}
         self._looks: dict[Any, Any] = {}
         self._again: dict[str, int] = {}
-        self._resolved: dict[str, Fs] = {}
+        self.resolver = Resolver(self)
         self._written: set[str] = set()
         self._lock = threading.RLock()
         self._count = itertools.count()
@@ -83,6 +77,11 @@ class Builder:
         write_tools(folder, self.tools)
         return folder
 
+    def fresh(self, name: str) -> Path:
+        """A path in the session's scratch folder that nothing has."""
+        stem, dot, kind = name.partition(".")
+        return self.folder.parent / f"{stem}.{next(self._count)}{dot}{kind}"
+
     def close(self) -> None:
         """End what runs."""
         if "buildkit" in self.__dict__:
@@ -102,7 +101,7 @@ class Builder:
                 elif isinstance(need, Ship):
                     answers[i] = shipping.ship(self, need)
                 elif isinstance(need, DockerBuild):
-                    answers[i] = shipping.docker_build(self, need)
+                    answers[i] = docker_build(self, need)
                 else:
                     open_.append((i, self._prepared(need)))
             except EngineError as error:
@@ -127,7 +126,7 @@ class Builder:
             case Outcome() if need.step.key in self.results:
                 return (self.results[need.step.key],)
             case Look() | Listing() | Pull():
-                key = _key(need)
+                key = asked.key(need)
                 return (self._looks[key],) if key in self._looks else None
             case _:
                 return None
@@ -136,9 +135,9 @@ class Builder:
         """The need with everything in it that a Dockerfile cannot say worked out."""
         match need:
             case Outcome():
-                return replace(need, step=self.resolve_step(need.step))
+                return replace(need, step=self.resolver.step(need.step))
             case Solve() | Look() | Listing() | Pull():
-                return replace(need, fs=self.resolve(need.fs))
+                return replace(need, fs=self.resolver.files(need.fs))
             case _:
                 return need
 
@@ -166,7 +165,7 @@ class Builder:
                     _, asks, part = probes.setdefault(need.fs.key, (need.fs, [], len(parts)))
                     if not asks:
                         parts.append(("", "/.al-answers/"))
-                    asks.append(_ask(len(asks), need))
+                    asks.append(asked.ask(len(asks), need))
                     places.append((part, str(len(asks) - 1)))
                     continue
                 case _:
@@ -177,7 +176,7 @@ class Builder:
         try:
             tree = self.collect(lowering, lowering.collect(parts))
         except BuildFailed as failed:
-            raise self.explain(failed, lowering, needs) from None
+            raise self.explain(failed, lowering) from None
         return [self._read(n, tree.below(str(at)), name) for n, (at, name) in zip(needs, places, strict=True)]
 
     def _read(self, need: Need, tree: Tree, name: str) -> Any:
@@ -189,14 +188,14 @@ class Builder:
             case Pull() if not clean(need.path):
                 found: Any = tree
             case Pull():
-                found = _pulled(tree, name)
+                found = asked.pulled(tree, name)
             case Look():
-                found = _looked(tree, name)
+                found = asked.looked(tree, name)
             case Listing():
-                found = _listed(tree, name)
+                found = asked.listed(tree, name)
             case _:
                 raise TypeError(type(need).__name__)
-        self._looks[_key(need)] = found
+        self._looks[asked.key(need)] = found
         return found
 
     def _outcome(self, step: Step, tree: Tree) -> Result:
@@ -223,33 +222,16 @@ class Builder:
 
     # Errors
 
-    def explain(self, failed: BuildFailed, lowering: Lowering, needs: Sequence[Need]) -> EngineError:
+    def explain(self, failed: BuildFailed, lowering: Lowering) -> EngineError:
         """What a failed build means for a pipeline."""
         steps = {s.key[:16]: s for s in lowering.steps.values()}
         step = steps.get(failed.stage or "")
-        if step is not None:
-            no_user = NO_USER.search(failed.reason)
-            if no_user:
-                return ExecError(step.args, -1, "", "", f"get user: {no_user[0]}")
-            if failed.exit_code is not None:
-                return self.exec_error(step, failed.exit_code)
-        refused = REFUSED.search(failed.log)
-        if refused:
-            return FieldError(refused[1], lazy=True)
-        in_the_way = IN_THE_WAY.search(failed.reason)
-        if in_the_way:
-            return FieldError(f'cannot copy directory to non-directory "{in_the_way[1]}"', lazy=True)
-        missing = MISSING.search(failed.reason)
-        if missing:
-            return FieldError(
-                f"stat {_shown(missing[1].rstrip('/') or '/', needs)}: no such file or directory", lazy=True
-            )
-        owner = NO_OWNER.search(failed.reason)
-        if owner:
-            return FieldError(
-                f"failed to resolve ownership for {owner[1]}: find uid: no such user: {owner[1]}", lazy=True
-            )
-        return FieldError(failed.reason, lazy=True)
+        error = meaning(failed, step)
+        if error is not None:
+            return error
+        assert step is not None
+        assert failed.exit_code is not None
+        return self.exec_error(step, failed.exit_code)
 
     def exec_error(self, step: Step, code: int) -> EngineError:
         """The error of a step that failed, with what it left in its cache mount."""
@@ -277,10 +259,9 @@ class Builder:
 
     def collect(self, lowering: Lowering, target: str) -> Tree:
         """Build a stage and bring its files here."""
-        number = next(self._count)
-        archive_path = self.folder.parent / f"answer.{number}.tar"
+        archive_path = self.fresh("answer.tar")
         self.run(lowering, target, f"type=tar,dest={archive_path}")
-        spool = self.folder.parent / f"answer.{number}"
+        spool = self.fresh("answer")
         spool.mkdir()
         with tarfile.open(archive_path) as opened:
             tree = Tree(dict(archive.entries(opened, spool=spool)))
@@ -346,61 +327,7 @@ class Builder:
         texts = [a.text("") or "" for a in answers]
         return names_to_ids(owner, *texts)
 
-    # What a Dockerfile cannot say
-
-    def resolve(self, fs: Fs) -> Fs:
-        """The same file system with operations that only we can do, done on pulled trees."""
-        if fs.static:
-            return fs
-        known = self._resolved.get(fs.key)
-        if known is not None:
-            return known
-        if isinstance(fs, archive.Tarball):
-            path = self.folder.parent / f"image.{next(self._count)}.tar"
-            shipping.ship(self, replace(fs.ship, target=str(path)))
-            entry = Entry("file", 0o600, blob=Blob(path.stat().st_size, path=path))
-            made: Fs = Held(Tree({"container.tar": entry}), "image")
-        elif isinstance(fs, Ran):
-            made = Ran(self.resolve_step(fs.step))
-        elif isinstance(fs, After):
-            made = After(self.resolve_step(fs.step), fs.index)
-        else:
-            made = self._resolve_operation(fs)
-        self._resolved[fs.key] = made
-        return made
-
-    def _resolve_operation(self, fs: Fs) -> Fs:
-        changes: dict[str, Fs] = {}
-        for item in fields(fs) if is_dataclass(fs) else ():
-            value = getattr(fs, item.name)
-            if isinstance(value, Fs):
-                resolved = self.resolve(value)
-                if resolved is not value:
-                    changes[item.name] = resolved
-        made = replace(fs, **changes) if changes else fs  # type: ignore[type-var]
-        if made.lowered or made.static:
-            return made
-        trees = [plain(s, self.trees) if s.static else self.pull(s) for s in made.sources]
-        return Held(made.apply(*trees))
-
-    def resolve_step(self, step: Step) -> Step:
-        """A step on resolved file systems. Its own name, and so its results, stay those of the step asked for."""
-        base = self.resolve(step.base)
-        mounts = tuple(self._resolve_mount(m) for m in step.mounts)
-        if base is step.base and all(a is b for a, b in zip(mounts, step.mounts, strict=True)):
-            return step
-        made = replace(step, base=base, mounts=mounts)
-        made.__dict__["key"] = step.key
-        return made
-
-    def _resolve_mount(self, mount: Any) -> Any:
-        if isinstance(mount, TreeMount):
-            fs = self.resolve(mount.fs)
-            return mount if fs is mount.fs else replace(mount, fs=fs)
-        if isinstance(mount, CacheMount) and mount.source is not None:
-            fs = self.resolve(mount.source.fs)
-            return mount if fs is mount.source.fs else replace(mount, source=replace(mount.source, fs=fs))
-        return mount
+    # Pulling
 
     def pull(self, fs: Fs) -> Tree:
         """All of a file system. Raises FieldError."""
@@ -419,81 +346,3 @@ def _secrets(step: Step) -> list[Secret]:
     from ci.engine.values import SecretMount
 
     return [s for _, s in step.secrets] + [m.secret for m in step.mounts if isinstance(m, SecretMount)]
-
-
-def _key(need: Need) -> Any:
-    match need:
-        case Look():
-            return "look", need.fs.key, need.path, need.follow
-        case Listing():
-            return "list", need.fs.key, need.path, need.depth
-        case Pull():
-            return "pull", need.fs.key, need.path
-        case _:
-            return None
-
-
-def _ask(number: int, need: Look | Listing | Pull) -> str:
-    path = "/" + clean(need.path)
-    match need:
-        case Look():
-            return f"{number} {'look' if need.follow else 'lstat'} {path}"
-        case Listing():
-            return f"{number} list {need.depth or 0} {path}"
-        case Pull():
-            return f"{number} pull {path}"
-
-
-def _shown(path: str, needs: Sequence[Need]) -> str:
-    return path
-
-
-def _stat_line(line: str) -> tuple[Entry, str]:
-    raw, size, uid, gid, mtime, name = line.split("|", 5)
-    mode = int(raw, 16)
-    entry = Entry(KINDS.get(mode & 0o170000, "other"), mode & 0o7777, int(uid), int(gid), float(mtime), Blob(int(size)))
-    return entry, name
-
-
-def _looked(tree: Tree, name: str) -> tuple[str, Entry] | None:
-    text = tree.text(name)
-    if not text:
-        return None
-    first, _, target = text.partition("\n")
-    entry, path = _stat_line(first)
-    if entry.kind == "link":
-        entry = replace(entry, target=target.rstrip("\n"))
-    return clean(path), entry
-
-
-def _listed(tree: Tree, name: str) -> Tree:
-    text = tree.text(name)
-    if not text:
-        return NOWHERE
-    entries = {clean(path): entry for entry, path in map(_stat_line, text.splitlines())}
-    links = iter((tree.text(f"{name}.links") or "").splitlines())
-    for link, target in zip(links, links, strict=False):
-        path = clean(link)
-        if path in entries:
-            entries[path] = replace(entries[path], target=target)
-    return Tree(entries)
-
-
-def _pulled(tree: Tree, name: str) -> Tree:
-    if name not in tree.entries:
-        return NOWHERE
-    blob = tree.entries[name].blob
-    about = tree.text(f"{name}.file")
-    if about is not None:
-        entry, _ = _stat_line(about.strip())
-        return Tree({"": replace(entry, blob=blob)})
-    with tarfile.open(blob.path) if blob.path else tarfile.open(fileobj=io.BytesIO(blob.read())) as opened:
-        spool = blob.path.parent / f"{blob.path.name}.d" if blob.path else None
-        if spool is not None:
-            spool.mkdir(exist_ok=True)
-        return Tree(dict(archive.entries(opened, spool=spool)))
-
-
-def metadata_digest(metadata: Mapping[str, Any]) -> str:
-    """The image's digest in what buildx wrote."""
-    return str(metadata.get("containerimage.digest", ""))

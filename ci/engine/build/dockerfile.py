@@ -85,8 +85,9 @@ def render(value: Container | Directory, session: Session) -> Rendered:
 
     Nothing is built. Raises FieldError for what a Dockerfile cannot say.
     """
-    from .lowering import Lowering
     from ci.engine.values import Container
+
+    from .lowering import Lowering
 
     lowering = Lowering(session, plain=True)
     if isinstance(value, Container):

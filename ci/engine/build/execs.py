@@ -18,8 +18,9 @@ from importlib import resources
 from pathlib import Path
 
 from ci.engine.errors import ENGINE_ROOT, SetupError
-from .steps import Result
 from ci.engine.values import SecretMount, Step
+
+from .steps import Result
 
 OUT = "/.al/out"
 BUSYBOX = "AGENT_LOOP_BUSYBOX"

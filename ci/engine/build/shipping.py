@@ -1,44 +1,36 @@
-"""Images that leave the session: archives, the local image store, registries; and images from other Dockerfiles.
+"""Images that leave the session: archives, the local image store, registries.
 
 BuildKit's exporter makes the image. Where a pipeline took something away that a Dockerfile cannot take away (an
-inherited variable, a label), or set an annotation, the image's configuration and manifest are rewritten here;
-its layers never are.
+inherited variable, a label), or set an annotation, `image.py` writes its configuration and manifest.
 """
 
 from __future__ import annotations
 
 import base64
 import datetime as dt
-import hashlib
-import io
 import json
 import posixpath
 import re
 import shutil
-import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ci.engine.errors import BuildFailed, FieldError
+from ci.engine.files.tree import EPOCH
+from ci.engine.needs import Ship
+from ci.engine.values import Container
+
 from .buildkit import Job
-from .dockerfile import Context
-from ci.engine.durations import nanoseconds
-from ci.engine.errors import BuildFailed, ExecError, FieldError
 from .execs import in_dockerfile
-from ci.engine.files.fs import Image, folder_at, plain
-from .images import Resolved
-from ci.engine.needs import DockerBuild, Ship
-from ci.engine.files.tree import EPOCH, clean
-from ci.engine.values import Container, Healthcheck
+from .image import Archive, full_name, image_config
+from .store import Exported, Exports
 
 if TYPE_CHECKING:
     from .builder import Builder
 
 COMPRESSIONS = {"gzip": "gzip", "zstd": "zstd", "estargz": "estargz", "uncompressed": "uncompressed"}
 OCI = {"OCIMediaTypes": True, "OCI": True, "DockerMediaTypes": False, "DOCKER": False}
-INDEX = "application/vnd.oci.image.index.v1+json"
-DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 CREATED = "org.opencontainers.image.created"
 
 
@@ -47,28 +39,75 @@ def ship(builder: Builder, need: Ship) -> str:
     containers = (
         [need.container, *need.variants] if _holds(need.container) or not need.variants else list(need.variants)
     )
-    containers = [replace(c, fs=builder.resolve(c.fs)) for c in containers]
-    if len(containers) == 1 and need.how == "push" and not _needs_rewriting(containers[0]):
-        return _direct(builder, need, containers[0])
-    folders = [_layout(builder, need, c) for c in containers]
-    image = Archive.of(folders, containers, OCI[need.media_types])
+    containers = [replace(c, fs=builder.resolver.files(c.fs)) for c in containers]
     match need.how:
         case "file":
-            target = Path(need.target)
-            if target.is_dir():
-                raise FieldError(f"{target} is a folder; the archive needs a file name. Give one.")
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            target.touch(mode=0o600)
-            with target.open("wb") as file:
-                image.write(file)
+            return _to_file(builder, need, containers)
         case "store":
-            buffer = builder.folder.parent / f"store.{image.digest[7:19]}.tar"
-            with buffer.open("wb") as file:
-                image.write(file, name=need.target)
-            builder.buildkit.docker("load", "--input", str(buffer))
-            buffer.unlink()
+            return _to_store(builder, need, containers)
         case _:
-            _push(builder, need, folders, image)
+            return _to_registry(builder, need, containers)
+
+
+def _assembled(builder: Builder, need: Ship, containers: list[Container]) -> tuple[list[Path], Archive]:
+    """The image put together here, and the layouts that BuildKit wrote for it."""
+    folders = [_layout(builder, need, c) for c in containers]
+    return folders, Archive.of(folders, containers, OCI[need.media_types])
+
+
+def _to_file(builder: Builder, need: Ship, containers: list[Container]) -> str:
+    target = Path(need.target)
+    if target.is_dir():
+        raise FieldError(f"{target} is a folder; the archive needs a file name. Give one.")
+    _, image = _assembled(builder, need, containers)
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target.touch(mode=0o600)
+    with target.open("wb") as file:
+        image.write(file)
+    return image.digest
+
+
+def _to_store(builder: Builder, need: Ship, containers: list[Container]) -> str:
+    """Bring an image into Docker's store, unless it is there: to export one takes a hundred times as long as to
+    find that nothing changed, since every layer's times are written anew."""
+    name, exports = full_name(need.target), Exports(builder.buildkit)
+    made_from = _made_from(builder, need, containers)
+    if exports.holds(name, made_from):
+        return exports.digest(name)
+    _, image = _assembled(builder, need, containers)
+    buffer = builder.folder.parent / f"store.{image.digest[7:19]}.tar"
+    with buffer.open("wb") as file:
+        image.write(file, name=need.target)
+    builder.buildkit.docker("load", "--input", str(buffer))
+    buffer.unlink()
+    exports.note(name, Exported(made_from, image.digest))
+    return image.digest
+
+
+def _made_from(builder: Builder, need: Ship, containers: list[Container]) -> str:
+    """What tells whether an export would give the same image: digests from before times are written anew, which
+    BuildKit has at once, and what is written here. Empty where the builder has no such digest."""
+    described: list[Any] = [_options(need)]
+    for container in containers:
+        output = "type=image,push=false,store=false,oci-mediatypes=true,compression=uncompressed"
+        try:
+            digest = _run(builder, container, output).get("containerimage.digest")
+        except FieldError as failed:
+            if "could not be found" not in str(failed):
+                raise
+            return ""  # Docker's old image store
+        if not digest:
+            return ""
+        epoch = _epoch(builder, container)
+        described.append([digest, epoch, container.platform, image_config(container), container.annotations])
+    return json.dumps(described, sort_keys=True)
+
+
+def _to_registry(builder: Builder, need: Ship, containers: list[Container]) -> str:
+    if len(containers) == 1 and not _needs_rewriting(containers[0]):
+        return _direct(builder, need, containers[0])
+    folders, image = _assembled(builder, need, containers)
+    _push(builder, need, folders, image)
     return image.digest
 
 
@@ -111,7 +150,7 @@ def _run(
     try:
         return builder.run(lowering, target, output, args=args, platform=platform, **more)
     except BuildFailed as failed:
-        raise builder.explain(failed, lowering, []) from None
+        raise builder.explain(failed, lowering) from None
 
 
 def _direct(builder: Builder, need: Ship, container: Container) -> str:
@@ -177,9 +216,6 @@ def _push(builder: Builder, need: Ship, folders: list[Path], image: Archive) -> 
     builder.buildkit.imagetools("create", "--tag", target, *[f"{repository}@{d}" for d in pushed], config=login)
 
 
-# Rewriting
-
-
 def _needs_rewriting(container: Container) -> bool:
     """Whether something about the configuration cannot be said in a Dockerfile."""
     kept = {n for n, _ in container.env}
@@ -190,248 +226,3 @@ def _needs_rewriting(container: Container) -> bool:
         or any(not n or re.search(r"[\r\n]", v) for n, v in container.labels)
         or (container.user == "" and container.extra.get("user"))
     )
-
-
-def image_config(container: Container) -> dict[str, Any]:
-    """The `config` part of an image's configuration, exactly as the container has it."""
-    made: dict[str, Any] = {}
-    if container.user:
-        made["User"] = container.user
-    if container.ports:
-        made["ExposedPorts"] = {f"{p.port}/{p.protocol.lower()}": {} for p in container.ports}
-    if container.env:
-        made["Env"] = [f"{n}={v}" for n, v in container.env]
-    if container.entrypoint:
-        made["Entrypoint"] = list(container.entrypoint)
-    if container.default_args:
-        made["Cmd"] = list(container.default_args)
-    if container.workdir:
-        made["WorkingDir"] = container.workdir
-    if container.labels:
-        made["Labels"] = dict(container.labels)
-    if container.healthcheck is not None:
-        made["Healthcheck"] = _healthcheck(container.healthcheck)
-    for name in ("StopSignal", "Volumes", "Shell", "OnBuild"):
-        if container.extra.get(name):
-            made[name] = container.extra[name]
-    return made
-
-
-def _healthcheck(check: Healthcheck) -> dict[str, Any]:
-    made: dict[str, Any] = {"Test": ["CMD-SHELL" if check.shell else "CMD", *check.args]}
-    times = {
-        "Interval": check.interval,
-        "Timeout": check.timeout,
-        "StartPeriod": check.start_period,
-        "StartInterval": check.start_interval,
-    }
-    made |= {name: nanoseconds(text) for name, text in times.items() if text != "0s"}
-    return made | ({"Retries": check.retries} if check.retries else {})
-
-
-@dataclass(frozen=True)
-class Archive:
-    """An image put together: its blobs, one manifest per platform, and what names it."""
-
-    blobs: Mapping[str, bytes | Path]
-    manifests: list[dict[str, Any]]
-    """Descriptors, as an index lists them."""
-    digest: str
-
-    @classmethod
-    def of(cls, folders: list[Path], containers: list[Container], oci: bool) -> Archive:
-        """From the layouts that BuildKit wrote, with the containers' configuration."""
-        blobs: dict[str, bytes | Path] = {}
-        descriptors: list[dict[str, Any]] = []
-        for folder, container in zip(folders, containers, strict=True):
-            descriptors.append(cls._one(folder, container, blobs))
-        if len(descriptors) == 1:
-            return cls(blobs, descriptors, descriptors[0]["digest"])
-        index = json.dumps(
-            {"schemaVersion": 2, "mediaType": INDEX if oci else DOCKER_LIST, "manifests": descriptors}
-        ).encode()
-        digest = _digest(index)
-        blobs[digest] = index
-        return cls(blobs, descriptors, digest)
-
-    @staticmethod
-    def _one(folder: Path, container: Container, blobs: dict[str, bytes | Path]) -> dict[str, Any]:
-        def read(digest: str) -> bytes:
-            return (folder / "blobs" / digest.replace(":", "/")).read_bytes()
-
-        descriptor = json.loads((folder / "index.json").read_text())["manifests"][0]
-        manifest = json.loads(read(descriptor["digest"]))
-        if "manifests" in manifest:
-            descriptor = manifest["manifests"][0]
-            manifest = json.loads(read(descriptor["digest"]))
-        config = json.loads(read(manifest["config"]["digest"]))
-        config["config"] = image_config(container)
-        config["history"] = [h for h in config.get("history") or [] if not h.get("empty_layer")]
-        for name in [k for k in config if k.startswith("moby.") or (k in ("variant", "author") and not config[k])]:
-            del config[name]
-        data = json.dumps(config, sort_keys=True).encode()
-        manifest["config"]["digest"], manifest["config"]["size"] = _digest(data), len(data)
-        blobs[manifest["config"]["digest"]] = data
-        for layer in manifest["layers"]:
-            blobs[layer["digest"]] = folder / "blobs" / layer["digest"].replace(":", "/")
-            layer.pop("annotations", None)
-        manifest.pop("annotations", None)
-        annotations = dict(container.annotations)
-        if annotations:
-            manifest["annotations"] = annotations
-        text = json.dumps(manifest, sort_keys=True).encode()
-        blobs[_digest(text)] = text
-        os_name, _, architecture = container.platform.partition("/")
-        architecture, _, variant = architecture.partition("/")
-        platform = {"architecture": architecture, "os": os_name} | ({"variant": variant} if variant else {})
-        made = {"mediaType": manifest["mediaType"], "digest": _digest(text), "size": len(text), "platform": platform}
-        return made | ({"annotations": annotations} if annotations else {})
-
-    def _tops(self, name: str) -> list[dict[str, Any]]:
-        if len(self.manifests) == 1:
-            tops: list[dict[str, Any]] = [dict(self.manifests[0])]
-        else:
-            data = self.blobs[self.digest]
-            assert isinstance(data, bytes)
-            media = json.loads(data)["mediaType"]
-            tops = [{"mediaType": media, "digest": self.digest, "size": len(data)}]
-        if name:
-            named: dict[str, str] = tops[0].setdefault("annotations", {})
-            tops[0]["annotations"] = {**named, "io.containerd.image.name": _full(name)}
-        return tops
-
-    def _files(self, name: str) -> Iterator[tuple[str, bytes | Path]]:
-        for digest, data in sorted(self.blobs.items()):
-            yield "blobs/" + digest.replace(":", "/"), data
-        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": self._tops(name)}
-        yield "index.json", json.dumps(index).encode()
-        listed: list[dict[str, Any]] = []
-        for descriptor in self.manifests:
-            data = self.blobs[descriptor["digest"]]
-            assert isinstance(data, bytes)
-            manifest = json.loads(data)
-            listed.append(
-                {
-                    "Config": "blobs/" + manifest["config"]["digest"].replace(":", "/"),
-                    "RepoTags": [_full(name)] if name else None,
-                    "Layers": ["blobs/" + layer["digest"].replace(":", "/") for layer in manifest["layers"]],
-                }
-            )
-        yield "manifest.json", json.dumps(listed).encode()
-        yield "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
-
-    def write(self, file: Any, *, name: str = "") -> None:
-        """As a tar archive that `docker load` and OCI tools take; equal images give equal bytes."""
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for folder in ("blobs/", "blobs/sha256/"):
-                info = tarfile.TarInfo(folder)
-                info.type, info.mode = tarfile.DIRTYPE, 0o755
-                archive.addfile(info)
-            for path, data in self._files(name):
-                info = tarfile.TarInfo(path)
-                info.mode = 0o644
-                if isinstance(data, bytes):
-                    info.size = len(data)
-                    archive.addfile(info, io.BytesIO(data))
-                else:
-                    info.size = data.stat().st_size
-                    with data.open("rb") as source:
-                        archive.addfile(info, source)
-
-    def write_layout(self, folder: Path, number: int) -> None:
-        """One platform's image as an OCI layout in a folder."""
-        only = replace(self, manifests=[self.manifests[number]])
-        for path, data in only._files(""):
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(data, bytes):
-                target.write_bytes(data)
-            else:
-                shutil.copyfile(data, target)
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _full(name: str) -> str:
-    """A name as Docker stores it: with registry and tag."""
-    from .images import parse
-
-    return parse(name).full
-
-
-# Other people's Dockerfiles
-
-
-def docker_build(builder: Builder, need: DockerBuild) -> Container:
-    """Build a Dockerfile from a directory; the container that it makes. Raises FieldError, ExecError."""
-    fs = builder.resolve(need.context.fs)
-    tree = plain(fs, builder.trees) if fs.static else builder.pull(fs)
-    tree = folder_at(tree, need.context.path)
-    text = tree.text(clean(need.dockerfile))
-    if text is None:
-        raise FieldError(
-            f'failed to read Dockerfile "{need.dockerfile}": open /{clean(need.dockerfile)}: no such file or directory'
-        )
-    if not text.strip():
-        raise FieldError("failed to convert Dockerfile to LLB: the Dockerfile cannot be empty")
-    folder = builder.context(Context(f"dockerfile-{tree.key[:12]}", tree))
-    layout = builder.session.scratch / f"built-{len(list(builder.session.scratch.glob('built-*')))}"
-    contexts = _bases(builder, text, need.platform)
-    secrets = {s.label or s.handle: builder.session.secrets.plaintext(s) for s in need.secrets}
-    job = Job(
-        _without_syntax(text),
-        need.target,
-        Path(folder),
-        contexts=contexts,
-        secrets=secrets,
-        args=dict(need.args),
-        output=f"type=oci,tar=false,dest={layout},rewrite-timestamp=true",
-        platform="" if need.platform == builder.platform else need.platform,
-        options=("--provenance=false",),
-        raw=True,
-    )
-    try:
-        builder.buildkit.run(job)
-    except BuildFailed as failed:
-        raise _build_error(failed) from None
-    index = json.loads((layout / "index.json").read_text())
-    digest = index["manifests"][0]["digest"]
-    manifest = json.loads((layout / "blobs" / digest.replace(":", "/")).read_text())
-    config = json.loads((layout / "blobs" / manifest["config"]["digest"].replace(":", "/")).read_text())
-    from ci.engine.fields.container import configured
-
-    found = Resolved(f"dockerfile@{digest}", config.get("config") or {}, f"oci-layout://{layout}@{digest}")
-    image = Image(found.reference, need.platform, found.context)
-    builder.session.images.keep(image, found)
-    return configured(Container(need.platform, fs=image), found.config)
-
-
-def _without_syntax(text: str) -> str:
-    """A Dockerfile without its `# syntax` line, which would fetch a frontend image."""
-    return re.sub(r"(?im)\A(\s*)#\s*syntax\s*=.*$", r"\1#", text, count=1)
-
-
-def _bases(builder: Builder, text: str, platform: str) -> dict[str, str]:
-    """Contexts for base images that are made here, by the name that the Dockerfile has for them."""
-    found: dict[str, str] = {}
-    stages: set[str] = {"scratch"}
-    for match in re.finditer(r"(?im)^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?", text):
-        name = match[1]
-        if name.lower() not in stages and "$" not in name:
-            image = builder.session.images.resolve(name, platform)
-            if image.context:
-                found[name] = image.context
-        if match[2]:
-            stages.add(match[2].lower())
-    return found
-
-
-def _build_error(failed: BuildFailed) -> FieldError:
-    if failed.exit_code is not None:
-        command = re.search(r'process "(.*)" did not complete', failed.reason)
-        words = command[1].replace('\\"', '"').split(" ", 2) if command else []
-        return ExecError(words, failed.exit_code, failed.stdout, failed.stderr,
-                         f"failed to clone built container state: exit code: {failed.exit_code}")  # fmt: skip
-    return FieldError(f"failed to convert Dockerfile to LLB: {failed.reason}")

@@ -8,9 +8,9 @@ from typing import Any
 
 from ci.engine.errors import ENGINE_ROOT, FieldError
 from ci.engine.files import patterns
+from ci.engine.files.changes import Copy, Diff, Link, Make, MakeDir, Own, Remove, Stamp
 from ci.engine.files.digests import tree_digest
 from ci.engine.files.export import write_tree
-from ci.engine.files.fs import Copy, Diff, Link, Make, MakeDir, Own, Remove, Stamp
 from ci.engine.files.search import Query, search_tree
 from ci.engine.files.tree import TreeError, clean
 from ci.engine.needs import DockerBuild, Steps

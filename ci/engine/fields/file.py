@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ci.engine.errors import FieldError
+from ci.engine.files.changes import Own, Rewrite, Stamp
 from ci.engine.files.digests import file_digest
 from ci.engine.files.export import write_file
-from ci.engine.files.fs import Own, Rewrite, Stamp
 from ci.engine.files.search import Query, search_tree
 from ci.engine.files.tree import Tree
 from ci.engine.needs import Steps

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from ci.engine.errors import ENGINE_ROOT, FieldError
-from ci.engine.files.fs import Copy, Filter, Fs, Link, Make, Remove
+from ci.engine.files.changes import Copy, Filter, Link, Make, Remove
+from ci.engine.files.fs import Fs
 from ci.engine.files.tree import Entry, clean
 from ci.engine.needs import Need, Steps
 from ci.engine.reading import locate, look, within

@@ -263,7 +263,7 @@ def test_the_ejected_dockerfile_gives_the_same_files(session: Session, tmp_path:
         'withoutFile(path:"/app/src/none"){directory(path:"/app"){id}}}}}}}}}'
     )
     tree = session.get(session.find(data(session, "{" + chain + "}")))  # type: ignore[arg-type]
-    ours = session.builder.pull(session.builder.resolve(_below(tree)))
+    ours = session.builder.pull(session.builder.resolver.files(_below(tree)))
     plain = render(tree, session)
     plain.write(tmp_path / "out")
     layout = session.images.resolve("python:3.13-slim", session.builder.platform).context

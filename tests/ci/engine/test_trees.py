@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci.engine.errors import FieldError
+from ci.engine.files.changes import Copy, Diff, Link, Make, Remove, Rewrite
 from ci.engine.files.digests import tree_digest
 from ci.engine.files.export import write_file, write_tree
-from ci.engine.files.fs import SCRATCH, Copy, Diff, Held, Link, Make, Remove, Rewrite, names_to_ids, plain
+from ci.engine.files.fs import SCRATCH, Held, plain
+from ci.engine.files.owners import names_to_ids
 from ci.engine.files.tree import Blob, Entry, Tree, TreeError, clean
 
 PASSWD = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"

@@ -1,0 +1,104 @@
+"""Changes to files: as COPY where that says it, else in a step of ours (`tools/edit.sh`)."""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+
+from ci.engine.errors import FieldError
+from ci.engine.files.changes import GLOB, Copy, Link, Make, MakeDir, Own, Remove, Stamp, name_pattern
+from ci.engine.files.fs import Fs, Image, Pick, Sub
+from ci.engine.files.tree import Entry, Tree, clean
+from ci.engine.values import After, Ran
+
+from .configuration import State
+from .dockerfile import Stage, paths, words
+from .sources import Sources
+from .text import TOOLS, flags, folder, short
+
+EDIT = f'RUN --network=none {TOOLS} ["/.al/bin/busybox", "sh", "/.al/bin/edit.sh", '
+
+
+class Edits(Sources):
+    """Lowers the operations on files."""
+
+    def _operation(self, fs: Make | MakeDir | Copy | Remove | Link | Stamp | Own) -> Stage:
+        stage = self._continue(fs.base)
+        state = self._states.get(fs.base.key, State())
+        scratch = not self._rooted(fs.base)
+        lines: list[str] = []
+        match fs:
+            case Make():
+                at = self._file(fs)
+                lines += self._parents(fs.path, fs.owner)
+                lines.append(f"COPY {flags(self._owner(fs.base, fs.owner))}{paths(at, '/' + fs.path)}")
+            case MakeDir():
+                if fs.path:
+                    at = f"files/{short(f'{fs.mode} {fs.path}')}"
+                    self.files[at] = Tree({posixpath.basename(fs.path): Entry("dir", fs.mode)})
+                    lines.append(f"COPY {paths(at + '/', folder(posixpath.dirname(fs.path)))}")
+            case Copy():
+                lines += self._parents(clean(fs.path), fs.owner)
+                lines.append(self._copy(fs))
+            case Remove():
+                gone = [_removal(p) for p in fs.paths]
+                lines += self._edit(stage, state, scratch, ["rm", *gone], _plain_remove(fs.paths))
+                state = self._after_edit(state, scratch)
+            case Link():
+                made = f"mkdir -p {shlex.quote(posixpath.dirname('/' + fs.path))} && ln -s"
+                said = f"{made} {shlex.quote(fs.target)} {shlex.quote('/' + fs.path)}"
+                lines += self._edit(stage, state, scratch, ["link", fs.target, f"/{fs.path}"], said)
+                state = self._after_edit(state, scratch)
+            case Stamp():
+                said = f"find / -xdev -exec touch -h -d @{fs.seconds} {{}} +"
+                lines += self._edit(stage, state, scratch, ["stamp", str(fs.seconds)], said)
+                state = self._after_edit(state, scratch)
+            case Own():
+                owner = self._owner(fs.base, fs.owner)
+                said = f"chown -R -h {owner} {shlex.quote('/' + clean(fs.path))}"
+                lines += self._edit(stage, state, scratch, ["own", owner, f"/{clean(fs.path)}"], said)
+                state = self._after_edit(state, scratch)
+        if scratch and not self.plain and isinstance(fs, Remove | Link | Stamp | Own):
+            stage = self._outside(stage, lines)
+            state = State()
+        else:
+            stage.lines += lines
+        self._states[fs.key] = state
+        return stage
+
+    def _parents(self, path: str, owner: str) -> list[str]:
+        """COPY gives folders that it makes on the way to the owner; they are root's, so they are made before."""
+        above = posixpath.dirname(path.rstrip("/"))
+        return [f"COPY {paths(self._empty_folder(0o755), folder(above))}"] if owner and above else []
+
+    def _rooted(self, fs: Fs) -> bool:
+        """Whether a file system is an image's root, where a step may run without leaving mount points behind."""
+        while not isinstance(fs, Image | Ran):
+            if fs.static or isinstance(fs, Sub | Pick | After) or not fs.sources:
+                return False
+            fs = fs.sources[0]
+        return isinstance(fs, Image) or self._rooted(fs.step.base)
+
+    def _edit(self, stage: Stage, state: State, scratch: bool, operation: list[str], said: str) -> list[str]:
+        if self.plain:
+            lines = [] if state.user in ("", "0", "root", "0:0") else ["USER 0:0"]
+            return [*lines, f"RUN {said}"]
+        lines = [] if scratch or state.user in ("", "0", "root", "0:0") else ["USER 0:0"]
+        return [*lines, f"{EDIT}{words(['/r' if scratch else '', *operation])[1:]}"]
+
+    @staticmethod
+    def _after_edit(state: State, scratch: bool) -> State:
+        return state if scratch or state.user in ("", "0", "root", "0:0") else State(state.env, "0:0", state.workdir)
+
+
+def _removal(path: str) -> str:
+    where = clean(path)
+    if not where:
+        raise FieldError("unlinkat /: device or resource busy", lazy=True)
+    if not GLOB.search(where):
+        return f"/{where}"
+    return "~" + name_pattern(where).pattern.replace("\\-", "-")
+
+
+def _plain_remove(removed: tuple[str, ...]) -> str:
+    return "rm -rf -- " + " ".join(f"/{clean(p)}" if GLOB.search(p) else shlex.quote(f"/{clean(p)}") for p in removed)
