@@ -13,12 +13,17 @@ from ci.stack.canary.plan import GATES
 from ci.stack.errors import StackError
 
 
-def prometheus(values: dict[str, float]) -> observe.Ask:
-    """Answers an expression by the first fragment that it holds, else with an empty vector."""
+def prometheus(values: dict[tuple[str, str], float]) -> observe.Ask:
+    """Answers the joint question with the given increases by job and series, all others with nothing."""
 
     def ask(expression: str, at: float) -> list[dict[str, Any]]:
-        found = next((v for part, v in values.items() if part in expression), None)
-        return [] if found is None else [{"metric": {}, "value": [at, str(found)]}]
+        if "label_replace" not in expression:
+            return []
+        assert all(f'"{series}"' in expression for _, series in values), "a series that nobody asks for"
+        return [
+            {"metric": {"job": job, "series": series}, "value": [at, str(value)]}
+            for (job, series), value in values.items()
+        ]
 
     return ask
 
@@ -34,9 +39,9 @@ def test_numbers_become_rates_by_variant() -> None:
     seen = observe.observe(
         prometheus(
             {
-                'agent_loop_tasks_total{job="agent-canary",result="refused"': 3,
-                'agent_loop_tasks_total{job="agent-canary",result!="abandoned"': 40,
-                'agent_loop_tasks_total{job="agent",result!="abandoned"': 360,
+                ("agent-canary", "refusals bad"): 3,
+                ("agent-canary", "refusals total"): 40,
+                ("agent", "refusals total"): 360,
             }
         ),
         0,
@@ -48,11 +53,15 @@ def test_numbers_become_rates_by_variant() -> None:
 
 def test_the_cost_of_a_success_is_told() -> None:
     """Money where a price table is set, else model seconds; nothing before there was a success."""
-    successes = {'job="agent",result="success"': 10, 'job="agent-canary",result="success"': 5}
-    seconds = {'agent_loop_model_seconds_total{job="agent"}': 20, 'seconds_total{job="agent-canary"}': 5}
-    seen = observe.observe(prometheus(successes | seconds), 0, 60)
+    spent = {
+        ("agent", "successes"): 10.0,
+        ("agent", "seconds"): 20.0,
+        ("agent-canary", "successes"): 5.0,
+        ("agent-canary", "seconds"): 5.0,
+    }
+    seen = observe.observe(prometheus(spent), 0, 60)
     assert seen.told == ", a success costs 1.00 model seconds against 2.00 model seconds"
-    priced = observe.observe(prometheus(successes | seconds | {"agent_loop_cost_total": 1.0}), 0, 60)
+    priced = observe.observe(prometheus({**spent, ("agent", "price"): 1.0, ("agent-canary", "price"): 1.0}), 0, 60)
     assert priced.told == ", a success costs 0.2 against 0.1"
     assert observe.observe(prometheus({}), 0, 60).told == ""
 

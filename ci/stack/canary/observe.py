@@ -23,79 +23,74 @@ FAILED = "model_error|tool_error|interrupted"
 LIMITS = "max_steps|max_tool_calls|max_time|max_tokens|max_cost"
 NOT_JUDGED = "cancelled|client_gone"
 
+JOBS = f'job=~"{STABLE}|{CANARY}"'
+RUNS = f'agent_loop_runs_total{{{JOBS},outcome!~"{NOT_JUDGED}"}}'
+TASKS = f'agent_loop_tasks_total{{{JOBS},result!="abandoned"}}'
+REQUESTS = "http_server_request_duration_seconds_count"
+TOOLS = "gen_ai_execute_tool_duration_seconds_count"
+
 RATES: dict[str, tuple[str, str]] = {
-    "http_errors": (
-        'http_server_request_duration_seconds_count{{job="{job}",http_response_status_code=~"5.."}}',
-        'http_server_request_duration_seconds_count{{job="{job}"}}',
-    ),
-    "run_failures": (
-        f'agent_loop_runs_total{{{{job="{{job}}",outcome=~"{FAILED}"}}}}',
-        f'agent_loop_runs_total{{{{job="{{job}}",outcome!~"{NOT_JUDGED}"}}}}',
-    ),
-    "limits_hit": (
-        f'agent_loop_runs_total{{{{job="{{job}}",outcome=~"{LIMITS}"}}}}',
-        f'agent_loop_runs_total{{{{job="{{job}}",outcome!~"{NOT_JUDGED}"}}}}',
-    ),
-    "task_failures": (
-        'agent_loop_tasks_total{{job="{job}",result=~"partial|failed|refused"}}',
-        'agent_loop_tasks_total{{job="{job}",result!="abandoned"}}',
-    ),
-    "refusals": (
-        'agent_loop_tasks_total{{job="{job}",result="refused"}}',
-        'agent_loop_tasks_total{{job="{job}",result!="abandoned"}}',
-    ),
-    "retries": (
-        'agent_loop_task_retries_total{{job="{job}"}}',
-        'agent_loop_tasks_total{{job="{job}",result!="abandoned"}}',
-    ),
+    "http_errors": (f'{REQUESTS}{{{JOBS},http_response_status_code=~"5.."}}', f"{REQUESTS}{{{JOBS}}}"),
+    "run_failures": (f'agent_loop_runs_total{{{JOBS},outcome=~"{FAILED}"}}', RUNS),
+    "limits_hit": (f'agent_loop_runs_total{{{JOBS},outcome=~"{LIMITS}"}}', RUNS),
+    "task_failures": (f'agent_loop_tasks_total{{{JOBS},result=~"partial|failed|refused"}}', TASKS),
+    "refusals": (f'agent_loop_tasks_total{{{JOBS},result="refused"}}', TASKS),
+    "retries": (f"agent_loop_task_retries_total{{{JOBS}}}", TASKS),
     "thumbs_down": (
-        'agent_loop_feedback_total{{job="{job}",thumbs="down"}}',
-        'agent_loop_feedback_total{{job="{job}"}}',
+        f'agent_loop_feedback_total{{{JOBS},thumbs="down"}}',
+        f"agent_loop_feedback_total{{{JOBS}}}",
     ),
-    "tool_errors": (
-        'gen_ai_execute_tool_duration_seconds_count{{job="{job}",error_type!=""}}',
-        'gen_ai_execute_tool_duration_seconds_count{{job="{job}"}}',
-    ),
+    "tool_errors": (f'{TOOLS}{{{JOBS},error_type!=""}}', f"{TOOLS}{{{JOBS}}}"),
 }
 """Gate to the counters of its bad events and of all of them."""
 
-SUCCESSES = 'agent_loop_tasks_total{{job="{job}",result="success"}}'
-COST, SECONDS = 'agent_loop_cost_total{{job="{job}"}}', 'agent_loop_model_seconds_total{{job="{job}"}}'
-LATENCY = 'gen_ai_server_time_to_first_token_seconds_bucket{{job="{job}"}}'
+COSTS = {
+    "successes": f'agent_loop_tasks_total{{{JOBS},result="success"}}',
+    "price": f"agent_loop_cost_total{{{JOBS}}}",
+    "seconds": f"agent_loop_model_seconds_total{{{JOBS}}}",
+}
+LATENCY = f"gen_ai_server_time_to_first_token_seconds_bucket{{{JOBS}}}"
 PAGES = 'ALERTS{alertstate="firing",severity="page"}'
 
 
 def observe(ask: Ask, since: float, until: float) -> Observation:
-    """Read every gate for both variants. Raises StackError when Prometheus does not answer."""
+    """Read every gate for both variants in three questions. Raises StackError when Prometheus does not answer."""
     window = max(int(until - since), 1)
+    counters = {f"{gate} {part}": sel for gate, pair in RATES.items() for part, sel in zip(PARTS, pair, strict=True)}
+    increases = {
+        (str(v["metric"]["job"]), str(v["metric"]["series"])): float(v["value"][1])
+        for v in ask(together(counters | COSTS, window), until)
+    }
+    buckets: dict[str, dict[float, float]] = {STABLE: {}, CANARY: {}}
+    for v in ask(f"sum by (job, le) (increase({LATENCY}[{window}s]))", until):
+        buckets[str(v["metric"]["job"])][float(v["metric"]["le"])] = float(v["value"][1])
 
-    def increase(selector: str) -> float:
-        vector = ask(f"sum(increase({selector}[{window}s]))", until)
-        return float(vector[0]["value"][1]) if vector else 0.0
-
-    def count(selector: str) -> int:
-        return round(increase(selector))
-
-    def rates(job: str) -> Mapping[str, Rate | Histogram]:
-        found: dict[str, Rate | Histogram] = {}
-        for name, (bad, total) in RATES.items():
-            everything = count(total.format(job=job))
-            found[name] = Rate(min(count(bad.format(job=job)), everything), everything)
-        vector = ask(f"sum by (le) (increase({LATENCY.format(job=job)}[{window}s]))", until)
-        found["first_token"] = histogram({float(v["metric"]["le"]): float(v["value"][1]) for v in vector})
+    def variant(job: str) -> dict[str, Rate | Histogram]:
+        found: dict[str, Rate | Histogram] = {"first_token": histogram(buckets[job])}
+        for gate in RATES:
+            bad, everything = (round(increases.get((job, f"{gate} {part}"), 0.0)) for part in PARTS)
+            found[gate] = Rate(min(bad, everything), everything)
         return found
 
     def cost(job: str) -> Cost | None:
-        successes = increase(SUCCESSES.format(job=job))
-        if not successes:
-            return None
-        spent = increase(COST.format(job=job))
-        return Cost(spent / successes, increase(SECONDS.format(job=job)) / successes)
+        successes, price, seconds = (increases.get((job, series), 0.0) for series in COSTS)
+        return Cost(price / successes, seconds / successes) if successes else None
 
     alerts = tuple(sorted({str(v["metric"].get("alertname", "?")) for v in ask(PAGES, until)}))
-    stable, canary = rates(STABLE), rates(CANARY)
+    canary = variant(CANARY)
     runs = cast(Rate, canary["run_failures"]).total
-    return Observation(runs, stable, canary, alerts, cost(STABLE), cost(CANARY))
+    return Observation(runs, variant(STABLE), canary, alerts, cost(STABLE), cost(CANARY))
+
+
+PARTS = ("bad", "total")
+
+
+def together(counters: Mapping[str, str], window: int) -> str:
+    """One expression for the increase of each counter by job, told apart by the label `series`."""
+    return " or ".join(
+        f'label_replace(sum by (job) (increase({selector}[{window}s])), "series", "{name}", "", "")'
+        for name, selector in counters.items()
+    )
 
 
 def histogram(cumulative: Mapping[float, float]) -> Histogram:
