@@ -1,0 +1,214 @@
+"""Pipelines against plain Docker, as ratios measured in one run: a table, and JSON with `--json FILE`.
+
+    python -m benchmarks.bench_pipelines [--rows help,plan,unchanged,source,dependency,size] [--json FILE]
+
+Works on a clone of this repository, so nothing that is edited meanwhile counts. The baseline is `docker buildx build`
+of the Dockerfile that `agent-loop dockerfile` writes, on the same builder and the same base: once as a person types
+it (`--load`), once with the same promise as ours (times rewritten, then loaded).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FUNCTION = "build-runtime"
+NAME = "al-bench/runtime"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured case: seconds, or bytes where `unit` says so; `goal` in words."""
+
+    case: str
+    ours: float
+    baseline: float | None
+    what: str
+    goal: str
+    unit: str = "s"
+
+    @property
+    def ratio(self) -> float | None:
+        return self.ours / self.baseline if self.baseline else None
+
+
+class Bench:
+    """One clone with our command line and an ejected Dockerfile."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tree, self.out = folder / "tree", folder / "out"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(self.tree)], check=True)
+        self.env = {**os.environ, "PYTHONPATH": str(self.tree)}
+        self.number = 0
+
+    def agent_loop(self, *words: str) -> str:
+        """Run our command line in the clone; what it printed on both streams."""
+        command = [sys.executable, "-m", "ci.cli", *words]
+        done = subprocess.run(command, cwd=self.tree, env=self.env, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{shlex.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        return done.stdout + done.stderr
+
+    def export(self) -> None:
+        self.agent_loop("call", "-s", FUNCTION, "export-image", "--name", f"{NAME}:ours")
+
+    def eject(self) -> list[str]:
+        """Write the Dockerfile; the words that build it, with the base that was made here."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        told = self.agent_loop("dockerfile", FUNCTION, "-o", str(self.out))
+        words = shlex.split(next(line for line in told.splitlines() if line.startswith("build it: "))[10:])
+        bases = Path(os.environ.get("AGENT_LOOP_CACHE") or Path.home() / ".cache" / "agent-loop") / "bases"
+        index = json.loads((bases / "index.json").read_text())
+        for line in (self.out / "Dockerfile").read_text().splitlines():
+            reference = line.split()[1] if line.startswith("FROM ") else ""
+            short = reference.partition("@")[0].removeprefix("docker.io/library/")
+            if short in index and f"{reference}=" not in " ".join(words):
+                layout = next(p for p in sorted((bases / "python").glob("*")) if (p / "index.json").exists())
+                digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+                words[3:3] = ["--build-context", f"{reference}=oci-layout://{layout}@{digest}"]
+        return [*words[:-1], "--provenance=false", words[-1]]
+
+    def plain(self, words: list[str]) -> None:
+        """As a person types it."""
+        run([*words[:-1], "--load", "--tag", f"{NAME}:plain", words[-1]], self.tree)
+
+    def equal(self, words: list[str]) -> None:
+        """With the same promise: times rewritten, then loaded."""
+        archive = self.out.parent / "equal.tar"
+        output = f"type=docker,dest={archive},rewrite-timestamp=true,compression=uncompressed,force-compression=true"
+        more = ["--build-arg", "SOURCE_DATE_EPOCH=0", "--output", output, "--tag", f"{NAME}:equal"]
+        run([*words[:-1], *more, words[-1]], self.tree)
+        run(["docker", "load", "--quiet", "--input", str(archive)], self.tree)
+
+    def edit_source(self) -> None:
+        self.number += 1
+        path = self.tree / "service" / "__main__.py"
+        path.write_text(path.read_text() + f"# edit {self.number}\n")
+
+    def edit_dependencies(self) -> None:
+        self.number += 1
+        path = self.tree / "requirements" / "service.txt"
+        path.write_text(path.read_text() + f"# edit {self.number}\n")
+
+
+def run(words: list[str], folder: Path) -> None:
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words[:4])} … ended with {done.returncode}:\n{done.stderr[-2000:]}")
+
+
+def seconds(work: Callable[[], object], times: int = 3) -> float:
+    """The median of several runs."""
+    taken: list[float] = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def measure(bench: Bench, rows: list[str]) -> list[Row]:
+    """The rows that were asked for, in the table's order."""
+    found: list[Row] = []
+    imported = seconds(lambda: run([sys.executable, "-c", "import dagger"], bench.tree))
+    if "help" in rows:
+        found.append(Row("--help", seconds(lambda: bench.agent_loop("--help")), None, "", "<= 0.3 s"))
+    if "plan" in rows:
+        bench.agent_loop("plan", FUNCTION)
+        took = seconds(lambda: bench.agent_loop("plan", FUNCTION))
+        found.append(Row("plan", took, imported, "import dagger", "<= import + 0.5 s"))
+    if "unchanged" in rows:
+        bench.export()
+        words = bench.eject()
+        bench.plain(words)
+        ours, plain = seconds(bench.export), seconds(lambda: bench.plain(words))
+        found.append(Row("unchanged", ours, plain + imported, "build + import dagger", "<= that + 0.3 s"))
+    for case, edit, goal in (
+        ("source", bench.edit_source, "<= 1.2x + 0.7 s"),
+        ("dependency", bench.edit_dependencies, "<= 1.1x"),
+    ):
+        if case in rows:
+            bench.export()
+            edit()
+            ours = seconds(bench.export, 1)
+            edit()
+            words = bench.eject()
+            plain = seconds(lambda words=words: bench.plain(words), 1)
+            edit()
+            words = bench.eject()
+            equal = seconds(lambda words=words: bench.equal(words), 1)
+            found += [Row(case, ours, equal, "same output", goal), Row(case, ours, plain, "--load, times left", goal)]
+    if "size" in rows:
+        found.append(_size(bench))
+    return found
+
+
+def _size(bench: Bench) -> Row:
+    """Layers above the base: ours against the service installed with pip on the same base."""
+    bench.export()
+    words = bench.eject()
+    base = next(w for w in words if "=oci-layout://" in w)
+    folder = bench.out.parent / "pip"
+    folder.mkdir()
+    shutil.copy(bench.tree / "requirements" / "service.txt", folder)
+    shutil.copytree(bench.tree / "service", folder / "service")
+    (folder / "Dockerfile").write_text(
+        f"FROM {base.partition('=oci-layout')[0]}\n"
+        "RUN apt-get update && apt-get install -y --no-install-recommends python3-pip libgomp1\n"
+        "COPY service.txt /app/\n"
+        "RUN pip install --break-system-packages --require-hashes -r /app/service.txt\n"
+        "COPY service /app/service\n"
+    )
+    run(
+        ["docker", "buildx", "build", "--build-context", base, "--provenance=false", "--load",
+         "--tag", f"{NAME}:pip", str(folder)],
+        bench.tree,
+    )  # fmt: skip
+    sizes = [layers_above_base(f"{NAME}:{tag}") for tag in ("ours", "pip")]
+    return Row("size", sizes[0] / 1e6, sizes[1] / 1e6, "pip install on the same base", "<= 0.85x", "MB")
+
+
+def layers_above_base(name: str) -> int:
+    """Bytes of an image's layers but the first, as `docker history` counts them."""
+    told = subprocess.run(
+        ["docker", "history", "--human=false", "--format", "{{.Size}}", name],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    sizes = [int(line) for line in told.stdout.split() if int(line)]
+    return sum(sizes[:-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="help,plan,unchanged,source,dependency,size", help="comma-separated")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="al-bench-") as folder:
+        rows = measure(Bench(Path(folder)), given.rows.split(","))
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"{'case':<12}{'ours':>10}{'baseline':>10}{'ratio':>8}  goal, baseline")
+    for row in rows:
+        base = f"{row.baseline:.2f}" if row.baseline is not None else ""
+        ratio = f"{row.ratio:.2f}" if row.ratio is not None else ""
+        print(f"{row.case:<12}{row.ours:>8.2f} {row.unit:<2}{base:>9}{ratio:>8}  {row.goal}; {row.what}")
+    if given.json:
+        figures = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        given.json.write_text(json.dumps({"load": os.getloadavg()[0], "rows": figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
