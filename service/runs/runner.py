@@ -241,9 +241,15 @@ class Runner:
     # Stopping
 
     async def stop(self, run_id: str, reason: str) -> None:
-        """Ask for a run's end, wherever it is worked on. Returns before it has ended."""
-        await self._store.runs.ask_to_stop(run_id, reason)
+        """Ask for a run's end, wherever it is worked on. Returns before it has ended. Raises StoreDown if it is not
+        here and cannot be told elsewhere.
+        """
         live = self.live.get(run_id)
+        try:
+            await self._store.runs.ask_to_stop(run_id, reason)
+        except StoreDown:
+            if live is None:
+                raise
         if live is not None:
             live.stop(reason)
 

@@ -101,7 +101,14 @@ FAULTS = (
             "runs/test_processes.py::test_a_run_that_does_not_survive_its_client_ends",
         ),
     ),
-    Fault("F14", "Disk full", ("runs/test_faults.py::TestTheStore::test_a_full_disk",)),
+    Fault(
+        "F14",
+        "Disk full, or read-only",
+        (
+            "runs/test_faults.py::TestTheStore::test_a_full_disk",
+            "runs/test_faults.py::TestTheStore::test_a_read_only_store",
+        ),
+    ),
     Fault("F15", "The clock jumps", ("runs/test_faults.py::TestTheClock::test_a_jump_changes_nothing",)),
     Fault("F16", "Readers that do not read", ("api/test_sse.py::test_a_reader_that_never_reads_is_dropped",)),
     Fault("F17", "Huge, deep, malformed or hostile requests", ("api/test_hostile.py::test_none_of_them_gets_through",)),

@@ -135,6 +135,23 @@ class TestTheStore:
             ended = (await server.client.get(f"/v1/runs/{alive}")).json()
             assert (ended["outcome"], len(ended["output"].split())) == ("completed", 400)
 
+    async def test_a_read_only_store(self, tmp_path: Path) -> None:
+        """Even when no cancel flag can be written, a client that leaves ends its call at the model."""
+        backend = ScriptedBackend(Script.of(Turn(text="late", delay=600)))
+        async with serving(tmp_path, backend) as server:
+            engine = server.parts.store.database.engine.sync_engine
+            client = asyncio.create_task(server.client.post("/v1/runs", json={"input": "Hi"}))
+            await eventually(lambda: backend.requests and server.parts.admission.gate.active)
+
+            def protect(connection: Any, *_: Any) -> None:
+                connection.execute("PRAGMA query_only=ON").close()
+
+            event.listen(engine, "checkout", protect)
+            client.cancel()
+            await eventually(lambda: backend.aborted == 1)
+            event.remove(engine, "checkout", protect)
+            event.listen(engine, "checkout", lambda each, *_: each.execute("PRAGMA query_only=OFF").close())
+
 
 class TestTheClock:
     @pytest.mark.parametrize("jump", [-7200.0, 7200.0])
