@@ -130,6 +130,7 @@ def kill_at(folder: Path, points: list[float]) -> int:
     return cut
 
 
+@pytest.mark.slow
 def test_a_kill_loses_no_finished_step(tmp_path: Path) -> None:
     """Killed among its tools, a run goes on in the other process and ends once."""
     kill_at(tmp_path, [0.5])
