@@ -182,7 +182,7 @@ class BackendUnavailable(BackendError):
 
 
 class BackendOverloaded(BackendError):
-    """It refuses for now."""
+    """It refuses at the moment: asking again may help."""
 
     code = "backend_overloaded"
 
