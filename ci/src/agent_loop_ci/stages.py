@@ -30,14 +30,19 @@ TRAINING = {
     "NVIDIA_VISIBLE_DEVICES": "all",
     "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
 }
+TESTING = {
+    # The repository is not the user's to write to; these are the container's own.
+    "HOME": "/tmp",  # noqa: S108
+    "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/hypothesis",  # noqa: S108
+}
 OPS_FOLDERS = ("/data", "/logs", "/drift", "/backups")
 TRAINING_FOLDERS = ("/models", "/gguf", "/checkpoints", "/logs", "/runs")
 
 LIBRARIES = ("libgomp1",)
 """What the service's wheels load from the system: llama.cpp computes with OpenMP."""
 
-TEST_PACKAGES = ("chromium", "nginx", "postgresql", "prometheus", *LIBRARIES)
-"""What tests in the test container talk to: a browser, a proxy, a database, promtool."""
+TEST_PACKAGES = ("chromium", "nginx", "postgresql", "prometheus", "prometheus-alertmanager", *LIBRARIES)
+"""What tests in the test container talk to: a browser, a proxy, a database, promtool, amtool."""
 
 COMPILER = ("gcc", "libc6-dev")
 """Triton compiles a launcher for each kernel when it first runs."""
@@ -153,10 +158,10 @@ def training(
 
 def test(source: dagger.Directory, release: Release) -> dagger.Container:
     """The test image: the suite, what it imports, and the programs it talks to; reports go to /reports."""
-    system = _with_variables(environment.packages(environment.python(PYTHON), TEST_PACKAGES), RUNTIME)
+    user = f"useradd --uid {UID} --user-group --shell /usr/sbin/nologin tests"  # PostgreSQL looks the name up
+    system = environment.packages(environment.python(PYTHON), TEST_PACKAGES, then=user)
     container = (
-        _owned(system, ("/reports",), UID)
-        .with_env_variable("HOME", "/tmp")  # noqa: S108  (the container's own)
+        _owned(_with_variables(system, RUNTIME | TESTING), ("/reports",), UID)
         .with_directory(VENV, builder(source, "test").directory(VENV))
         .with_directory("/app", source)
         .with_workdir("/app")
