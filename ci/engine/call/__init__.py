@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str]) -> int:
-    """`agent-loop call`: see `cli.main`."""
+    """`agent-loop call`: see `cli.main`. SIGTERM ends it as Ctrl-C does: the build is stopped, nothing is left."""
+    import signal
+
     from . import cli
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return cli.main(argv)
 
 
