@@ -45,6 +45,8 @@ class Package:
     path: Path
     digest: str
     kind: str
+    modelfile: bool = True
+    """Our TEMPLATE asks it as it was trained: a Gemma."""
 
     @classmethod
     def of(cls, run: Path, kind: str | None = None) -> Package:
@@ -62,7 +64,7 @@ class Package:
         path = report.parent / chosen["file"]
         if not path.is_file() or gguf.digest(path) != chosen["digest"]:
             raise DeployError(f"The file is not the one that was verified, {path}. Export the run again.")
-        return cls(facts["run"], path, chosen["digest"], chosen["kind"])
+        return cls(facts["run"], path, chosen["digest"], chosen["kind"], facts.get("modelfile", True))
 
     @property
     def tag(self) -> str:
@@ -94,6 +96,11 @@ class OllamaTarget:
 
     def install(self, package: Package, say: Say) -> Served:
         """Upload, create, chat."""
+        if not package.modelfile:
+            raise DeployError(
+                f"No Modelfile, {package.path.parent}: TEMPLATE is written for Gemma's turns. Write one and run ollama "
+                "create, or use --to llamacpp."
+            )
         model = f"{self.name}:{package.tag}"
         file = modelfile.for_context(package.path.name, modelfile.CONTEXT)
         sent = self.ollama.upload(package.path, package.digest)

@@ -39,6 +39,7 @@ def show(prepared: Prepared, rows: int = 3) -> None:
         typer.echo(f"  {name:<12} {size / GIB:6.2f} GiB")
     if plan.card is None:
         typer.echo(f"  {'total':<12} {plan.total / GIB:6.2f} GiB (on the CPU: the reserve is not needed)")
+        typer.echo("  no card here: this is a run on the CPU; --card rtx-4090 --dry-run plans for a card")
     else:
         usable = plan.card.usable / GIB
         typer.echo(f"  {'total':<12} {plan.total / GIB:6.2f} GiB of {usable:.1f} GiB on {plan.card.name}")

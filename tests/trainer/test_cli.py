@@ -93,6 +93,7 @@ class TestBadInput:
             (["--run-id", ".."], 2, "Not a run's name"),
             (["--set", "data.max_length=100000"], 2, "beyond the model's context, 4096"),
             (["--resume", "nowhere"], 2, "No run 'nowhere'"),
+            (["--gguf", "q5_k_m"], 2, "Use one of f16, q8_0, q4_k_m"),
         ],
     )
     def test_each_has_its_line_and_status(self, tmp_path: Path, words: list[str], code: int, text: str) -> None:

@@ -151,6 +151,13 @@ class TestOllama:
 
 
 class TestWhatIsNotDeployed:
+    def test_another_family_to_ollama(self, runs: Path, ollama: RecordedOllama) -> None:
+        """A model that our TEMPLATE would ask wrongly is not made an Ollama model."""
+        report = runs / "one" / "export" / "export.json"
+        report.write_text(report.read_text().replace('"verified": true', '"verified": true, "modelfile": false'))
+        assert "Gemma's turns" in deploy("one", "--output", runs, "--ollama", ollama.url, code=24).stderr
+        assert not ollama.names
+
     def test_not_exported(self, tmp_path: Path) -> None:
         """A run without an export names the command."""
         assert "agent-loop export" in deploy(tmp_path, "--to", "llamacpp", code=24).stderr

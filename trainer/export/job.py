@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import architecture, gguf, lora, modelfile, official, probes
-from .errors import ExportError, VerificationFailed
+from .errors import ExportError, UnsupportedExport, VerificationFailed
 from .llama import Llama
 from .merge import Adapter, Onto, merge
 from .quantise import Kind
@@ -80,9 +80,20 @@ class _Work:
         self.base = model.base_folder(request.run, self.settings)
         self.tokenizer: ChatTokenizer = ChatTokenizer.load(self.base)
         self.config = gguf.read_config(self.base)
+        self.described = self._describe()
         self.name = request.name or request.run.resolve().name
         self.device = str(model.pick_device("auto"))
         self.problems: list[str] = []
+
+    def _describe(self) -> architecture.Architecture | None:
+        """What we know of the model; None for another family than Gemma, which gets no Modelfile."""
+        try:
+            return architecture.describe(self.config)
+        except UnsupportedExport:
+            if self.request.converter == "ours" or self.request.adapter_only:
+                raise
+            self.say("no Modelfile: TEMPLATE is written for Gemma's turns; Ollama needs one of this model's own")
+            return None
 
     def merged_files(self) -> list[dict[str, Any]]:
         """Merge once, then make and prove each kind."""
@@ -113,7 +124,7 @@ class _Work:
         with Llama(path, threads=self.request.threads) as llama:
             figures, bounds, arithmetic = self._verify(llama, kind)
         path = self._judge(path, figures)
-        if not figures.problems:
+        if not figures.problems and self.described is not None:
             self._write_modelfile(kind, modelfile.for_context(path.name, self._context()))
         return _entry(path, kind.value, figures, bounds, arithmetic)
 
@@ -138,7 +149,9 @@ class _Work:
         # A reference in bf16, or an adapter added to other weights than it was trained on, cannot be met so closely.
         exact = arithmetic == "float32" and (self.request.onto is Onto.TRAINED or self.request.adapter_only)
         bounds = COARSE if kind is Kind.F16 and not exact else BOUNDS[kind]
-        figures = verify(llama, reference, self.tokenizer, self._chats(), bounds)
+        figures = verify(
+            llama, reference, self.tokenizer, self._chats(), bounds, with_modelfile=self.described is not None
+        )
         self.say(f"verify: {figures.line()}")
         return figures, bounds, arithmetic
 
@@ -173,10 +186,7 @@ class _Work:
         (self.out / ("Modelfile" if first else f"Modelfile.{kind.label}")).write_text(file.render())
 
     def _context(self) -> int:
-        try:
-            return architecture.describe(self.config).context
-        except ExportError:
-            return modelfile.CONTEXT
+        return self.described.context if self.described else modelfile.CONTEXT
 
     def finish(self, entries: list[dict[str, Any]]) -> Path:
         """Write export.json, then fail if anything failed."""
@@ -188,6 +198,7 @@ class _Work:
             "base": self.settings.model.id,
             "merge_onto": None if self.request.adapter_only else self.request.onto.value,
             "converter": self.request.converter,
+            "modelfile": self.described is not None,
             "tokenizer_sha256": gguf.digest(self.base / "tokenizer.json"),
             "files": entries,
         }

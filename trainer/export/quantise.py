@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +45,14 @@ class Kind(StrEnum):
         return self.value.upper()
 
 
-def kinds(words: Iterable[str]) -> tuple[Kind, ...]:
+def kinds(words: Sequence[str]) -> tuple[Kind, ...]:
     """The kinds that a person names. Raises ConfigError for another word."""
-    try:
-        return tuple(Kind(word.lower()) for word in words)
-    except ValueError as error:
-        raise ConfigError([f"{error}. Use one of {', '.join(Kind)}."]) from None
+    unknown = [word for word in words if word.lower() not in list(Kind)]
+    if unknown:
+        raise ConfigError(
+            [f"Unknown kind of file, '{word}' (--gguf). Use one of {', '.join(Kind)}." for word in unknown]
+        )
+    return tuple(Kind(word.lower()) for word in words)
 
 
 def type_of(name: str, shape: tuple[int, ...], kind: Kind, blocks: int) -> gguf.GGMLQuantizationType:
