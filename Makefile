@@ -1,5 +1,5 @@
 # The short names a person types. Each is one line; agent-loop does the work.
-.PHONY: help host dev up down ps logs test test-fast test-slow lint fmt lock doctor clean dashboards demo-model \
+.PHONY: help host dev up down ps logs test test-fast test-slow lint fmt lock doctor clean dashboards demo-model bench-service \
 	train-dev train-gemma-2b train-gemma-9b train-custom train-monitor train-status train-logs train-stop train-clean
 
 AL := .venv/bin/agent-loop
@@ -54,6 +54,9 @@ dashboards: dev ## write the Grafana dashboards again
 
 demo-model: dev ## train and export the demo model again
 	@$(AL) demo-model
+
+bench-service: dev ## the service beside a raw relay and LiteLLM, about eight minutes
+	@.venv/bin/python -m benchmarks.service
 
 fmt: dev ## format the code
 	@.venv/bin/ruff format && .venv/bin/ruff check --fix

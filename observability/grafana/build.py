@@ -27,7 +27,7 @@ def stale() -> list[str]:
         if not path.exists():
             lines.append(f"{path.name} is missing")
         elif path.read_text() != text:
-            lines.append(f"{path.name} differs from boards.py")
+            lines.append(f"{path.name} differs from its board")
     return sorted(lines)
 
 

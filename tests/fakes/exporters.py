@@ -29,6 +29,8 @@ VALUES: dict[str, tuple[str, ...]] = {
     "gen_ai_agent_name": ("default",),
     "gen_ai_tool_name": ("calculator", "fetch"),
     "outcome": ("completed", "max_steps", "tool_error", "cancelled", "ok", "timeout"),
+    "result": ("success", "refused", "failed", "abandoned"),
+    "thumbs": ("up", "down"),
     "reason": ("queue_full", "unavailable"),
     "state": ("closed", "open", "half_open"),
     "from": ("ollama",),

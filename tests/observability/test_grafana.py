@@ -42,7 +42,7 @@ EXPRESSIONS = [
 
 @pytest.mark.in_image
 def test_committed_dashboards_are_the_generated_ones() -> None:
-    """dashboards/*.json is byte for byte what boards.py builds."""
+    """dashboards/*.json is byte for byte what the boards build."""
     assert builder.stale() == []
 
 
@@ -56,7 +56,7 @@ def test_a_changed_dashboard_is_called_stale(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "old.json").write_text("{}")
     assert builder.stale() == [
         "agent-loop-gpu.json is missing",
-        "agent-loop-llm.json differs from boards.py",
+        "agent-loop-llm.json differs from its board",
         "old.json is left over",
     ]
 

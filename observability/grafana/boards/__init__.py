@@ -1,0 +1,17 @@
+"""The eight dashboards: what each asks of Prometheus. `build.py` writes them to dashboards/*.json.
+
+Add a panel to a board, run `make dashboards` (or `python -m observability.grafana.build`), commit both.
+"""
+
+from __future__ import annotations
+
+from observability.grafana.boards.agent import AGENT
+from observability.grafana.boards.canary import CANARY
+from observability.grafana.boards.drift import DRIFT
+from observability.grafana.boards.gpu import GPU
+from observability.grafana.boards.host import HOST
+from observability.grafana.boards.llm import LLM
+from observability.grafana.boards.saturation import SATURATION
+from observability.grafana.boards.service import SERVICE
+
+BOARDS = (SERVICE, LLM, AGENT, SATURATION, HOST, GPU, CANARY, DRIFT)
