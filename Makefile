@@ -1,5 +1,5 @@
 # The short names a person types. Each is one line; agent-loop does the work.
-.PHONY: help host dev up down ps logs test test-fast test-slow lint fmt lock doctor clean dashboards demo-model bench-service \
+.PHONY: help host dev up down ps logs test test-fast test-slow lint fmt lock doctor clean dashboards demo-model bench-service bench-trainer bench-pipelines \
 	train-dev train-gemma-2b train-gemma-9b train-custom train-monitor train-status train-logs train-stop train-clean
 
 AL := .venv/bin/agent-loop
@@ -57,6 +57,13 @@ demo-model: dev ## train and export the demo model again
 
 bench-service: dev ## the service beside a raw relay and LiteLLM, about eight minutes
 	@.venv/bin/python -m benchmarks.service
+
+bench-trainer: dev ## our loop beside TRL's: time, memory, head, packing, resume
+	@.venv/bin/uv venv -q .cache/parity && .venv/bin/uv pip install -q -p .cache/parity --require-hashes -r requirements/parity.txt
+	@.cache/parity/bin/python benchmarks/bench_trainer.py
+
+bench-pipelines: dev ## the embedded engine beside plain buildx: no change, source edit, dependency edit
+	@.venv/bin/python -m benchmarks.bench_pipelines --json reports/bench-pipelines.json
 
 fmt: dev ## format the code
 	@.venv/bin/ruff format && .venv/bin/ruff check --fix

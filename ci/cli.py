@@ -75,12 +75,12 @@ COMMANDS: dict[str, list[Command]] = {
         Command("train-gemma-2b", "trainer.cli:app", "The same with the preset gemma-2b"),
         Command("train-gemma-9b", "trainer.cli:app", "The same with the preset gemma-9b"),
         Command("train-custom", "trainer.cli:app", "The same with any model and data"),
-        Command("train-dev", "trainer.cli:app", "Jupyter Lab, TensorBoard and the tracking page"),
-        Command("train-status", "trainer.cli:app", "Where the newest run is"),
-        Command("train-monitor", "trainer.cli:app", "Watch the newest run"),
-        Command("train-logs", "trainer.cli:app", "The newest run's log"),
-        Command("train-stop", "trainer.cli:app", "Stop the newest run at its next checkpoint"),
-        Command("train-clean", "trainer.cli:app", "Delete runs, after a yes"),
+        Command("train-dev", "trainer.cli:app", "Jupyter Lab and TensorBoard on this machine"),
+        Command("train-status", "trainer.cli:app", "List the runs: state, step, loss, time left"),
+        Command("train-monitor", "trainer.cli:app", "Watch the runs"),
+        Command("train-logs", "trainer.cli:app", "A run's log, the newest by default"),
+        Command("train-stop", "trainer.cli:app", "Save and end a run, wherever it runs"),
+        Command("train-clean", "trainer.cli:app", "Delete a run's checkpoints, after a yes"),
         Command("data", "trainer.cli:app", "Check a data set: errors, lengths, what is supervised"),
         Command("export", "trainer.export.cli:app", "Merge, write GGUF, and prove it equal to what was trained"),
         Command("deploy", "trainer.deploy:app", "Serve an exported run, or go one step back"),
@@ -140,6 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(version("agent-loop"))
         return 0
+    if words[0].startswith("-"):  # `-s call …`: the flags that `dagger` takes before its command
+        return int(load("ci.engine.call.cli:program")(words))
     command = find(words[0])
     if command is None:
         import difflib

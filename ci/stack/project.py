@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ci.stack import served
 from ci.stack.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,8 +59,9 @@ class Project:
             ("train", False): ["compose.train.yaml"],
             ("train", True): ["compose.train.yaml", "compose.train.offline.yaml"],
         }
+        deployed = ["compose.served.yaml"] if self.mode != "train" and served.by_llamacpp(self.state) else []
         own = [self.override] if self.override.is_file() else []
-        return [*(COMPOSE / name for name in names[self.mode, self.offline]), *own]
+        return [*(COMPOSE / name for name in (*names[self.mode, self.offline], *deployed)), *own]
 
     @property
     def override(self) -> Path:
@@ -78,7 +80,7 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """What compose interpolates: the person's own variables over the recorded images and settings."""
-        recorded = read_env(self.images_env) | read_env(self.state / "settings.env")
+        recorded = read_env(self.images_env) | read_env(self.state / "settings.env") | served.environment(self.state)
         return {**recorded, **os.environ, "AGENT_LOOP_STATE": str(self.state)}
 
     def command(self, *words: str, more: Sequence[Path] = ()) -> list[str]:

@@ -20,6 +20,7 @@ OURS = {
     f"AGENT_LOOP_IMAGE_{name}": f"agent-loop/{name.lower()}@{DIGEST}"
     for name in ("RUNTIME", "DEV", "OPS", "TRAINING", "PROMETHEUS", "NGINX", "ALERTMANAGER", "NODE_EXPORTER", "CANARY")
 }
+DEPLOYED = {"AGENT_LOOP_MODEL": "mine", "AGENT_LOOP_SERVED_DIGEST": DIGEST}
 MODES = {
     "dev": ["compose.yaml", "compose.dev.yaml"],
     "dev offline": ["compose.yaml", "compose.dev.yaml", "compose.offline.yaml"],
@@ -27,6 +28,7 @@ MODES = {
     "prod offline": ["compose.yaml", "compose.prod.yaml", "compose.offline.yaml", "compose.prod.offline.yaml"],
     "train": ["compose.train.yaml"],
     "train offline": ["compose.train.yaml", "compose.train.offline.yaml"],
+    "prod served": ["compose.yaml", "compose.prod.yaml", "compose.served.yaml"],
     "dev backup": ["compose.yaml", "compose.dev.yaml", "compose.backup.yaml"],
 }
 
@@ -59,7 +61,7 @@ def config(mode: str) -> dict[str, Any]:
     files = [word for name in MODES[mode] for word in ("--file", str(COMPOSE / name))]
     done = subprocess.run(
         ["docker", "compose", *files, "--profile", "*", "config", "--format", "json"],
-        env={**os.environ, **OURS, "AGENT_LOOP_STATE": "/nowhere"},
+        env={**os.environ, **OURS, **DEPLOYED, "AGENT_LOOP_STATE": "/nowhere"},
         capture_output=True,
         text=True,
     )
