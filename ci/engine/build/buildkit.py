@@ -138,9 +138,16 @@ class BuildKit:
         config = image.get(platform) or next((v for k, v in image.items() if k.startswith(platform)), image)
         return Inspected(str((found.get("manifest") or {}).get("digest", "")), config.get("config") or {})
 
-    def docker(self, *arguments: str, data: bytes | None = None) -> bytes:
+    def is_docker(self) -> bool:
+        """Whether the builder is the one inside Docker, which keeps and unpacks whatever it pushes."""
+        words = [*self._program(), "inspect", *([self.builder] if self.builder else [])]
+        done = subprocess.run(words, capture_output=True, text=True, env=dict(self.env))
+        return re.search(r"^Driver:\s+docker$", done.stdout, re.MULTILINE) is not None
+
+    def docker(self, *arguments: str, data: bytes | None = None, config: Path | None = None) -> bytes:
         """Run a plain docker command; its output. Raises BuildFailed, SetupError."""
-        done = subprocess.run([self._docker(), *arguments], input=data, capture_output=True, env=dict(self.env))
+        env = dict(self.env) | ({"DOCKER_CONFIG": str(config)} if config else {})
+        done = subprocess.run([self._docker(), *arguments], input=data, capture_output=True, env=env)
         if done.returncode:
             raise failure(done.stderr.decode(errors="replace").splitlines())
         return done.stdout

@@ -154,14 +154,25 @@ def _run(
 
 
 def _direct(builder: Builder, need: Ship, container: Container) -> str:
-    """Let BuildKit push the image itself, without a detour over this machine."""
-    options = _options(need)
-    more: dict[str, Any] = {"config": _login(builder, container)}
+    """Let BuildKit make the whole image, attestations too, and push it.
+
+    The BuildKit inside Docker unpacks whatever it pushes and refuses that together with new times; there the image goes
+    through Docker's store, which pushes it unchanged.
+    """
+    options, login = _options(need), _login(builder, container)
+    more: dict[str, Any] = {"config": login}
     if builder.session.options.provenance:
         session = builder.session.options
         caches = [f"--cache-to={c}" for c in session.cache_to] + [f"--cache-from={c}" for c in session.cache_from]
         more["options"] = (*caches, "--provenance=mode=max")
-    metadata = _run(builder, container, f"type=image,name={need.target},push=true,{options}", **more)
+    if not builder.buildkit.is_docker():
+        metadata = _run(builder, container, f"type=image,name={need.target},push=true,{options}", **more)
+        return str(metadata.get("containerimage.digest", ""))
+    archive = builder.folder.parent / "push.tar"
+    metadata = _run(builder, container, f"type=oci,dest={archive},name={need.target},{options}", **more)
+    builder.buildkit.docker("load", "--input", str(archive))
+    archive.unlink()
+    builder.buildkit.docker("push", "--quiet", need.target, config=login)
     return str(metadata.get("containerimage.digest", ""))
 
 

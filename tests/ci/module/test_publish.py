@@ -1,0 +1,140 @@
+"""`publish` to a registry on this machine (Debian's docker-registry), with and without provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ci.module.conftest import ROOT
+
+pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+
+
+def program(folder: Path) -> Path:
+    """The registry's program: from the PATH, else unpacked from Debian's package, which changes nothing here."""
+    if there := shutil.which("docker-registry"):
+        return Path(there)
+    subprocess.run(["apt-get", "download", "-q", "docker-registry"], cwd=folder, check=True, capture_output=True)
+    package = next(folder.glob("docker-registry_*.deb"))
+    subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
+    return folder / "unpacked" / "usr" / "bin" / "docker-registry"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry that listens on loopback."""
+
+    address: str
+
+    def get(self, path: str, *accept: str) -> dict[str, Any]:
+        """A manifest or a JSON blob."""
+        request = urllib.request.Request(f"http://{self.address}/v2/{path}", headers={"Accept": ", ".join(accept)})
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.loads(reply.read())
+
+    def answers(self) -> bool:
+        try:
+            self.get("_catalog")
+        except OSError:
+            return False
+        return True
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """An empty one."""
+    folder = tmp_path_factory.mktemp("registry")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = folder / "config.yml"
+    settings.write_text(
+        json.dumps(  # JSON is YAML
+            {
+                "version": 0.1,
+                "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+                "http": {"addr": address},
+            }
+        )
+    )
+    with subprocess.Popen(
+        [program(folder), "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            made, end = Registry(address), time.monotonic() + 60
+            while not made.answers():
+                assert server.poll() is None, f"The registry ended with status {server.returncode}."
+                assert time.monotonic() < end, "The registry did not answer within a minute."
+                time.sleep(0.1)
+            yield made
+        finally:
+            server.terminate()
+
+
+def publish(address: str, **environment: str) -> str:
+    """Publish the runtime image; the digest that the call prints."""
+    words = ["call", "--created=2026-01-02T03:04:05Z", "publish", f"--address={address}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ci.cli", *words],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    name, _, digest = done.stdout.strip().partition("@")
+    assert name == address
+    return digest
+
+
+def platform_manifest(index: dict[str, Any]) -> str:
+    """The digest of the one manifest that is an image."""
+    (found,) = [m["digest"] for m in index["manifests"] if m["platform"]["os"] != "unknown"]
+    return found
+
+
+def test_provenance_says_how_the_image_was_made_and_changes_nothing_in_it(registry: Registry) -> None:
+    """An attestation beside an image whose manifest is the same as without one."""
+    plain = publish(f"{registry.address}/agent-loop/plain:1")
+    attested = publish(f"{registry.address}/agent-loop/attested:1", AGENT_LOOP_PROVENANCE="1")
+
+    image = registry.get(f"agent-loop/plain/manifests/{plain}", MANIFEST, INDEX, DOCKER, DOCKER_LIST)
+    assert "layers" in image or platform_manifest(image)
+    index = registry.get(f"agent-loop/attested/manifests/{attested}", INDEX, DOCKER_LIST)
+    assert platform_manifest(index) == (plain if "layers" in image else platform_manifest(image))
+
+    (note,) = [m for m in index["manifests"] if m["platform"]["os"] == "unknown"]
+    assert note["annotations"]["vnd.docker.reference.type"] == "attestation-manifest"
+    assert note["annotations"]["vnd.docker.reference.digest"] == platform_manifest(index)
+    layers = registry.get(f"agent-loop/attested/manifests/{note['digest']}", MANIFEST)["layers"]
+    kinds = [layer["annotations"]["in-toto.io/predicate-type"] for layer in layers]
+    assert any(kind.startswith("https://slsa.dev/provenance/") for kind in kinds)
+    statement = registry.get(f"agent-loop/attested/blobs/{layers[0]['digest']}")
+    assert statement["subject"][0]["digest"]["sha256"] == platform_manifest(index).removeprefix("sha256:")
+
+
+def test_what_was_published_is_the_service(registry: Registry) -> None:
+    """Tag and digest name the same manifest, and its configuration starts the service."""
+    digest = publish(f"{registry.address}/agent-loop/again:1")
+    by_tag = registry.get("agent-loop/again/manifests/1", MANIFEST, DOCKER)
+    assert by_tag == registry.get(f"agent-loop/again/manifests/{digest}", MANIFEST, DOCKER)
+    config = registry.get(f"agent-loop/again/blobs/{by_tag['config']['digest']}")
+    assert config["config"]["Entrypoint"] == ["/app/.venv/bin/python", "-m", "service"]
