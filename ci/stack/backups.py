@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import typer
+
 from ci.stack import images, project
 from ci.stack.errors import StackError, UsageError
 from ci.stack.project import COMPOSE, Project
@@ -78,6 +80,9 @@ def beside(stack: Project, words: Sequence[str], context: Context) -> int:
         recorded |= images.build((images.OPS,), context.call)
         project.write_env(stack.images_env, recorded, "Written by 'agent-loop': what runs, by digest.")
     more = [COMPOSE / "compose.backup.yaml"] if stack.mode == "dev" else []
+    if words[0] == "restore" and "--yes" not in words:
+        typer.confirm(f"Put back {' '.join(words[1:])}? What is there now is kept beside it.", abort=True)
+        words = [*words, "--yes"]
     pauses = words[0] == "restore" and stack.mode != "train"
     if pauses:
         context.say("Stopping the service while its data is put back.")

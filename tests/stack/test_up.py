@@ -76,7 +76,7 @@ def test_a_backup_is_put_back(running: Running) -> None:
         name = running.call("backup", "list").stdout.split()[0]
         running.call("backup", "verify", name)
         later = client.post("/v1/runs", json={"input": "What is Prometheus?"}).raise_for_status().json()
-        running.call("backup", "restore", name)
+        running.call("backup", "restore", name, "--yes")
         assert client.get(f"/v1/runs/{made['id']}").status_code == 200
         assert client.get(f"/v1/runs/{later['id']}").status_code == 404
 
