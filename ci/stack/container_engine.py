@@ -117,12 +117,12 @@ def _start(say: Callable[[str], None]) -> None:
         if pid.is_file() and not Path(f"/proc/{pid.read_text().strip()}").exists():
             pid.unlink()
         with LOG.open("ab") as log:
-            subprocess.Popen(
-                ["dockerd"],
+            subprocess.run(
+                ["setsid", "--fork", "dockerd"],  # it outlives this command
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                check=False,
                 env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
             )
     deadline = time.monotonic() + START_SECONDS

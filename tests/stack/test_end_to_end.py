@@ -178,8 +178,10 @@ class TestTrouble:
         before = running.containers()
         restart_engine()
         eventually(lambda: running.containers() == before, "the same containers, running again")
-        found = eventually(lambda: client.get(f"/v1/runs/{run['id']}"), "an answer through nginx")
-        assert found.json()["outcome"] == "completed"
+        found = eventually(
+            lambda: client.get(f"/v1/runs/{run['id']}").raise_for_status().json(), "an answer through nginx"
+        )
+        assert found["outcome"] == "completed"
 
     def test_down_and_up_lose_nothing(self, running: Running, client: httpx.Client) -> None:
         """A run, the backups and Prometheus's samples are there after `down` and `up`."""
@@ -189,6 +191,9 @@ class TestTrouble:
         running.call("down")
         assert running.containers() == {}
         running.call("up", "prod", "--offline")
-        assert client.get(f"/v1/runs/{run['id']}").json()["outcome"] == "completed"
+        again = eventually(
+            lambda: client.get(f"/v1/runs/{run['id']}").raise_for_status().json(), "an answer through nginx"
+        )
+        assert again["outcome"] == "completed"
         assert kept in running.call("backup", "list").stdout
         assert running.prometheus('max_over_time(up{job="agent"}[30m])')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 
 import dagger
@@ -10,7 +12,7 @@ import pytest
 from agent_loop_ci import stages
 from agent_loop_ci.bases import PYTHON
 
-from tests.ci.module.conftest import IMAGES, RELEASE, STAGES, Planned, Plans
+from tests.ci.module.conftest import IMAGES, RELEASE, ROOT, STAGES, Planned, Plans
 
 Images = Mapping[str, Planned]
 
@@ -162,7 +164,6 @@ def test_served_images_run_no_step_of_their_own(planned: Images, name: str) -> N
 @pytest.mark.parametrize("name", [name for name in STAGES if name not in ("training",)])
 def test_torch_is_in_the_training_image_alone(planned: Images, name: str) -> None:
     """No other image reads a set that holds torch."""
-    from tests.ci.module.conftest import ROOT
 
     for path in planned[name].host_files():
         if path.startswith("requirements/") and (name, path) != ("lint", "requirements/dev.txt"):
@@ -226,3 +227,12 @@ def test_only_apt_itself_holds_the_cache_that_builds_take_turns_with(planned: Im
                     mounted.discard(link.args["path"])
             holding += [step.args["args"]] if mounted and "apt-get" not in str(step.args["args"]) else []
     assert holding == []
+
+
+def test_the_policy_command_holds_on_our_own_module() -> None:
+    """What we offer others passes on ourselves: nothing broken, and each silence has its reason."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ci.cli", "policy"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert " 0 broken" in done.stdout
