@@ -286,28 +286,3 @@ def _below(directory: Any) -> Any:
     from ci.engine.reading import within
 
     return within(directory.fs, directory.path)
-
-
-@pytest.mark.slow
-def test_two_builds_from_nothing_give_one_digest(tmp_path: Path) -> None:
-    """The same pipeline, with no step taken from any cache, gives the same image digest twice."""
-    digests: list[str] = []
-    for number in range(2):
-        fresh = Session(options=Options(bases="local"))
-        # another result mount is another step to BuildKit: nothing of the first build is reused
-        query = (
-            f'{{container{{{FROM}{{withNewFile(path:"/app/a.py", contents:"a = 1"){{'
-            'withExec(args:["python3","-m","compileall","--invalidation-mode","unchecked-hash","/app"]){'
-            'withLabel(name:"l", value:"v"){id}}}}}}'
-        )
-        node = fresh.find(data(fresh, query))
-        assert node is not None
-        container = fresh.get(node)
-        fresh.builder._again[container.step.key] = int(uuid4().int % 10**9)
-        target = tmp_path / f"{number}.tar"
-        from ci.engine.needs import Ship
-
-        digests += fresh.builder.answer([Ship("file", container, str(target))])
-        fresh.close()
-    assert digests[0] == digests[1]
-    assert (tmp_path / "0.tar").read_bytes() == (tmp_path / "1.tar").read_bytes()
