@@ -1,4 +1,4 @@
-"""Backups of checkpoints and of the service's data: made hourly, verified, kept for a week, restored on request.
+"""Backups of checkpoints and of the service's data: hourly, verified, kept for a week, restored on request.
 
 repository.py   where backups live: contents by their sha256, one manifest a snapshot
 capture.py      reading files that are in use: SQLite by its online backup, others until they hold still

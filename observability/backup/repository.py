@@ -145,11 +145,18 @@ class Repository:
                 problems.append(str(error))
         return problems
 
-    def prune(self, what: str, *, hourly: int = retention.HOURLY, daily: int = retention.DAILY) -> list[str]:
+    def prune(
+        self,
+        what: str,
+        *,
+        hourly: int = retention.HOURLY,
+        daily: int = retention.DAILY,
+        newest: int = retention.NEWEST,
+    ) -> list[str]:
         """Forget snapshots beyond what retention keeps, then contents that nothing names; returns the ids."""
         with self._held():
             snapshots = self.snapshots(what)
-            kept = retention.kept((s.time for s in snapshots), hourly=hourly, daily=daily)
+            kept = retention.kept((s.time for s in snapshots), hourly=hourly, daily=daily, newest=newest)
             gone = [s for s in snapshots if s.time not in kept]
             for snapshot in gone:
                 (self._snapshots / f"{snapshot.id}.json").unlink()

@@ -1,4 +1,5 @@
-"""Which snapshots stay: the newest of each of the last 24 hours that have one, and of each of the last 7 such days.
+"""Which snapshots stay: the newest of each of the last 24 hours that have one, of each of the last 7 such days, and
+the last 3 in any case: one that a person made before a risky step outlives the hourly one that follows it.
 
 Hours and days without a backup do not count, so a machine that was off for a month keeps what it had.
 """
@@ -10,15 +11,16 @@ from datetime import UTC, datetime
 
 HOURLY = 24
 DAILY = 7
+NEWEST = 3
 
 
-def kept(times: Iterable[datetime], *, hourly: int = HOURLY, daily: int = DAILY) -> set[datetime]:
+def kept(times: Iterable[datetime], *, hourly: int = HOURLY, daily: int = DAILY, newest: int = NEWEST) -> set[datetime]:
     """The times (with time zone) of the snapshots that stay; the newest always does."""
     newest_first = sorted(times, reverse=True)
     return (
         _newest_of_each(newest_first, "%Y-%m-%dT%H", hourly)
         | _newest_of_each(newest_first, "%Y-%m-%d", daily)
-        | set(newest_first[:1])
+        | set(newest_first[: max(newest, 1)])
     )
 
 

@@ -353,16 +353,22 @@ class TestRetention:
         minutes=st.lists(st.integers(0, 60 * 24 * 40), max_size=80, unique=True),
         hourly=st.integers(0, 30),
         daily=st.integers(0, 10),
+        newest=st.integers(0, 5),
     )
     @settings(deadline=None)
-    def test_invariants(self, minutes: list[int], hourly: int, daily: int) -> None:
-        """The newest always stays, never more than asked for, and pruning twice drops nothing more."""
+    def test_invariants(self, minutes: list[int], hourly: int, daily: int, newest: int) -> None:
+        """The newest always stay, never more than asked for, and pruning twice drops nothing more."""
         times = {NOW - timedelta(minutes=minute) for minute in minutes}
-        kept = retention.kept(times, hourly=hourly, daily=daily)
+        kept = retention.kept(times, hourly=hourly, daily=daily, newest=newest)
         assert kept <= times
-        assert len(kept) <= max(1, hourly + daily)
-        assert not times or max(times) in kept
-        assert retention.kept(kept, hourly=hourly, daily=daily) == kept
+        assert len(kept) <= max(1, newest) + hourly + daily
+        assert set(sorted(times, reverse=True)[: max(1, newest)]) <= kept
+        assert retention.kept(kept, hourly=hourly, daily=daily, newest=newest) == kept
+
+    def test_one_made_by_hand_outlives_the_next_hourly_one(self) -> None:
+        """A backup before an upgrade stays, though the loop makes another within the same hour."""
+        by_hand, hourly = NOW + timedelta(minutes=5), NOW + timedelta(minutes=6)
+        assert by_hand in retention.kept([by_hand, hourly])
 
     def test_prune_drops_snapshots_and_their_contents(self, repository: Repository, checkpoints: Path) -> None:
         """Contents that only dropped snapshots named are gone, all others stay whole."""
@@ -370,7 +376,7 @@ class TestRetention:
             (checkpoints / "a" / "state").write_text(f"state {hour}")
             repository.create("checkpoints", {"r": checkpoints}, now=NOW + timedelta(hours=hour))
         before = len(list((repository.folder / "objects").glob("??/*")))
-        gone = repository.prune("checkpoints", hourly=2, daily=0)
+        gone = repository.prune("checkpoints", hourly=2, daily=0, newest=1)
         assert len(gone) == 2
         assert len(list((repository.folder / "objects").glob("??/*"))) == before - 2
         assert [repository.verify(snapshot) for snapshot in repository.snapshots()] == [[], []]
