@@ -25,13 +25,13 @@ ps: host ## list the stack's containers
 logs: host ## show the stack's logs, merged
 	@$(AL) logs
 
-test-fast: dev ## the tests that need no container, under 2 minutes
+test-fast: dev ## the tests that need no container
 	@$(AL) self-test fast
 
 test: dev ## everything but the slow tests; sets up what is missing
 	@$(AL) self-test
 
-test-slow: dev ## digests twice, chaos, kill points, other platforms
+test-slow: dev ## every recorded case, digests twice, the whole stack, chaos, kill points, supply chain
 	@$(AL) self-test slow
 
 lint: dev ## ruff and pyright
