@@ -188,6 +188,8 @@ class TestTrouble:
         run = client.post("/v1/runs", json={"input": "What is 3+3?"}).raise_for_status().json()
         running.call("backup", "create")
         kept = running.call("backup", "list").stdout.split()[0]
+        sampled = 'max_over_time(up{job="agent"}[30m])'
+        eventually(lambda: running.prometheus(sampled), "a sample of the service")
         running.call("down")
         assert running.containers() == {}
         running.call("up", "prod", "--offline")
@@ -196,4 +198,4 @@ class TestTrouble:
         )
         assert again["outcome"] == "completed"
         assert kept in running.call("backup", "list").stdout
-        assert running.prometheus('max_over_time(up{job="agent"}[30m])')
+        assert running.prometheus(sampled)
