@@ -13,6 +13,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ci.engine.module.calls import whole
+
 
 @dataclass(frozen=True)
 class Handle:
@@ -67,20 +69,7 @@ def as_json(value: Any) -> str:
     """A result as JSON, the way `-j` prints it; objects stay handles."""
     if is_object(value):
         return plain(value)
-    return json.dumps(_whole(value), indent=4, ensure_ascii=False, sort_keys=True) + "\n"
-
-
-def _whole(value: Any) -> Any:
-    """JSON knows one kind of number: a float without a fraction is written without a point."""
-    match value:
-        case float() if value.is_integer() and abs(value) < 1e21:
-            return int(value)
-        case list():
-            return [_whole(v) for v in value]
-        case dict():
-            return {k: _whole(v) for k, v in value.items()}
-        case _:
-            return value
+    return json.dumps(whole(value), indent=4, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def go_float(value: float) -> str:

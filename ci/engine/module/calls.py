@@ -51,16 +51,17 @@ class ModuleFunctions:
 
 def encoded(value: Any) -> str:
     """A JSON text as the engine writes it: no spaces, sorted keys, whole numbers without a point."""
-    return json.dumps(_whole(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return json.dumps(whole(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
+    """JSON knows one kind of number: a float without a fraction is written without a point."""
     match value:
         case float() if value.is_integer() and abs(value) < 1e21:
             return int(value)
         case list():
-            return [_whole(v) for v in value]
+            return [whole(v) for v in value]
         case dict():
-            return {k: _whole(v) for k, v in value.items()}
+            return {k: whole(v) for k, v in value.items()}
         case _:
             return value
