@@ -2,15 +2,16 @@
 
     resolve("gemma-2b", yaml=Path("run.yaml"), sets=["lora.rank=8"]) -> Resolved
 
-Layers, the later wins: default < preset < YAML file < command-line option < `--set a.b=c`. Everything wrong is
-reported at once (`ConfigError.problems`), each with the layer that said it. `Resolved.save` writes
-`RUN/config.json`: {"values": {...nested...}, "origins": {"lora.rank": "--set", ...}}.
+Layers, the later wins: default < preset < AGENT_LOOP_TRACKERS (a container's own trackers) < YAML file < command-line
+option < `--set a.b=c`. Everything wrong is reported at once (`ConfigError.problems`), each with the layer that said it.
+`Resolved.save` writes `RUN/config.json`: {"values": {...nested...}, "origins": {"lora.rank": "--set", ...}}.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,7 @@ class TrainConfig(_Section):
         return self
 
 
+TRACKERS = "AGENT_LOOP_TRACKERS"
 BOOKKEEPING = ("run.log_every", "run.trackers", "run.metrics_port", "checkpoint.", "data.path", "memory.loss_chunk")
 """Keys (or beginnings of keys) that may differ on resume: they do not change what is learned."""
 
@@ -192,6 +194,7 @@ def resolve(
     layers: list[tuple[str, dict[str, Any]]] = [
         (f"preset {preset.name}" if preset.name in presets.PRESETS else "--model", {"model.id": preset.id}),
         (f"preset {preset.name}", dict(preset.values)),
+        (TRACKERS, _tracked()),
     ]
     if yaml is not None:
         layers.append((yaml.name, _read_yaml(yaml, problems)))
@@ -244,6 +247,12 @@ def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(section, {})
         node[last] = value
     return tree
+
+
+def _tracked() -> dict[str, Any]:
+    """What the surroundings track by: names with commas between them; unset or empty says nothing."""
+    names = tuple(name.strip() for name in os.environ.get(TRACKERS, "").split(",") if name.strip())
+    return {"run.trackers": names} if names else {}
 
 
 def _defaults() -> dict[str, Any]:

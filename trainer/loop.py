@@ -311,7 +311,7 @@ class _Loop:
             prometheus = metrics.Prometheus(port, self.job.run.name)
             self._say(f"Metrics on port {prometheus.port}.")
             found.append(prometheus)
-        return [*found, *trackers.open_trackers(self.job.run, self.config, self.state.step)]
+        return [*found, *trackers.open_trackers(self.job.run, self.config, self.state.step, self._say)]
 
     def _backup_due(self) -> bool:
         due = time.monotonic() - self.backup_clock >= self.config.checkpoint.backup_minutes * 60

@@ -3,10 +3,13 @@
 tensorboard   event files in RUN/tensorboard
 mlflow        $MLFLOW_TRACKING_URI, or a SQLite file beside the runs (OUTPUT/mlflow.db)
 wandb         offline files in RUN/wandb unless WANDB_MODE says otherwise; `wandb sync` uploads them
+
+A tracker that fails is said once and left out: no page that is down ends a run, and `metrics.jsonl` has everything.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -110,12 +113,42 @@ TRACKERS: dict[str, Callable[[Path, TrainConfig, int], Listener]] = {
 }
 
 
-def open_trackers(run: Path, config: TrainConfig, step: int) -> list[Listener]:
+class Tolerated:
+    """A tracker that may fail; after its first failure it hears nothing more. `warn` takes the line to show."""
+
+    def __init__(self, name: str, start: Callable[[], Listener], warn: Callable[[str], None]) -> None:
+        self._name, self._warn = name, warn
+        self._tracker: Listener | None = None
+        self._try(lambda: setattr(self, "_tracker", start()))
+
+    def log(self, record: Record) -> None:
+        if (tracker := self._tracker) is not None:
+            self._try(lambda: tracker.log(record))
+
+    def close(self) -> None:
+        if (tracker := self._tracker) is not None:
+            self._try(tracker.close)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except ModuleNotFoundError:
+            raise  # not installed: that is the person's to know before hours of training
+        except Exception as error:
+            self._tracker = None
+            reason = (str(error).strip().splitlines() or [""])[0][:300]
+            self._warn(
+                f"Tracker '{self._name}' failed and is left out from here ({type(error).__name__}: {reason}). "
+                "metrics.jsonl has everything."
+            )
+
+
+def open_trackers(run: Path, config: TrainConfig, step: int, warn: Callable[[str], None]) -> list[Listener]:
     """The trackers that `run.trackers` names; `step`: where the run begins or goes on."""
     listeners: list[Listener] = []
     for name in config.run.trackers:
         try:
-            listeners.append(TRACKERS[name](run, config, step))
+            listeners.append(Tolerated(name, functools.partial(TRACKERS[name], run, config, step), warn))
         except ModuleNotFoundError as error:
             raise ConfigError(
                 [f"Tracker '{name}' is not installed: no {error.name}. Install it, or take it out of run.trackers."]

@@ -1,7 +1,7 @@
 """`agent-loop backup` on a stack: the ops image's own command, beside the volumes that it reads and writes.
 
 The serving stack holds `service`, the training stack `checkpoints`; a backup's id ends with which it is. A restore ends
-the service first, whose store must not change under it, and starts it again after.
+first what has the database open that is put back (the service, or the tracking page), and starts it again after.
 """
 
 from __future__ import annotations
@@ -83,12 +83,14 @@ def beside(stack: Project, words: Sequence[str], context: Context) -> int:
     if words[0] == "restore" and "--yes" not in words:
         typer.confirm(f"Put back {' '.join(words[1:])}? What is there now is kept beside it.", abort=True)
         words = [*words, "--yes"]
-    pauses = words[0] == "restore" and stack.mode != "train"
+    pauses = words[0] == "restore"
+    owner = "tracking" if stack.mode == "train" else "agent"
     if pauses:
-        context.say("Stopping the service while its data is put back.")
-        stack.compose("stop", "agent")
+        context.say(f"Stopping {owner} while its data is put back.")
+        stack.compose("stop", owner)
     try:
         return stack.compose("run", "--rm", "--no-deps", "backup", "backup", *words, more=more).returncode
     finally:
-        if pauses and stack.compose("up", "--detach", "--wait", "--no-deps", "agent").returncode:
-            raise StackError("The service did not start after the restore. 'agent-loop logs agent' shows why.")
+        if pauses and stack.compose("up", "--detach", "--wait", "--no-deps", owner).returncode:
+            logs = f"agent-loop logs {owner}{' --train' if stack.mode == 'train' else ''}"
+            raise StackError(f"{owner} did not start after the restore. '{logs}' shows why.")

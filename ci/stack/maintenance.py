@@ -106,8 +106,9 @@ def data_mounted(words: Sequence[str]) -> tuple[list[str], list[str]]:
     for at, word in enumerate(inside[:-1]):
         path = Path(inside[at + 1])
         if word == "--data" and path.exists():
-            inside[at + 1] = f"/data/{path.name}"
-            return ["--volume", f"{path.absolute()}:/data/{path.name}:ro"], inside
+            # Not below /data, which is mounted read-only: the engine could not make the place for another mount there.
+            inside[at + 1] = f"/input/{path.name}"
+            return ["--volume", f"{path.absolute()}:/input/{path.name}:ro"], inside
     return [], inside
 
 

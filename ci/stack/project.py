@@ -81,7 +81,8 @@ class Project:
     def environment(self) -> dict[str, str]:
         """What compose interpolates: the person's own variables over the recorded images and settings."""
         recorded = read_env(self.images_env) | read_env(self.state / "settings.env") | served.environment(self.state)
-        return {**recorded, **os.environ, "AGENT_LOOP_STATE": str(self.state)}
+        limits = processors() if self.mode == "train" else {}
+        return {**limits, **recorded, **os.environ, "AGENT_LOOP_STATE": str(self.state)}
 
     def command(self, *words: str, more: Sequence[Path] = ()) -> list[str]:
         """The docker compose command line for this project, with further compose files."""
@@ -104,6 +105,12 @@ class Project:
             input=given,
             check=False,
         )
+
+
+def processors() -> dict[str, str]:
+    """The training stack's shares of the processors; the engine refuses a limit above what is there."""
+    here = float(os.cpu_count() or 1)
+    return {"TRAINING_CPUS": str(min(8.0, here)), "JUPYTER_CPUS": str(min(4.0, here))}
 
 
 def read_env(path: Path) -> dict[str, str]:

@@ -39,6 +39,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("ollama-owner", "health"): "a job: it ends",
     ("ollama-pull", "restart"): "a job: it ends",
     ("ollama-pull", "health"): "a job: it ends",
+    ("owner", "restart"): "a job: it ends",
+    ("owner", "health"): "a job: it ends",
     ("trainer", "restart"): "a job: it ends",
     ("trainer", "health"): "a job: it ends, and says how",
     ("trainer-gpu", "restart"): "a job: it ends",

@@ -143,8 +143,8 @@ class TestJob:
         data = tmp_path / "my chats.jsonl"
         data.touch()
         mounts, words = data_mounted(["train", "--data", str(data), "--model", "tiny"])
-        assert mounts == ["--volume", f"{data}:/data/my chats.jsonl:ro"]
-        assert words == ["train", "--data", "/data/my chats.jsonl", "--model", "tiny"]
+        assert mounts == ["--volume", f"{data}:/input/my chats.jsonl:ro"]
+        assert words == ["train", "--data", "/input/my chats.jsonl", "--model", "tiny"]
 
     def test_a_name_that_is_no_file_here_is_left_alone(self) -> None:
         """It may be a path of the container."""

@@ -63,7 +63,34 @@ def test_a_tracker_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = resolve("tiny", sets=["run.trackers=[wandb]"]).config
     with pytest.raises(ConfigError, match="Tracker 'wandb' is not installed"):
-        trackers.open_trackers(tmp_path, config, 0)
+        trackers.open_trackers(tmp_path, config, 0, print)
+
+
+def test_a_tracker_that_fails_ends_no_run(tmp_path: Path) -> None:
+    """What it said is told once, the other listeners go on, and it is not tried again."""
+    (tmp_path / "tensorboard").write_text("in the way of the folder")
+    warned: list[str] = []
+    config = resolve("tiny", sets=["run.trackers=[tensorboard]"]).config
+    listeners = trackers.open_trackers(tmp_path, config, 0, warned.append)
+    stream = metrics.Metrics([*listeners, metrics.JsonLines(tmp_path / "metrics.jsonl")])
+    stream.log({"step": 1, "time": 1.0, "loss": 2.0})
+    stream.close()
+    assert len(warned) == 1
+    assert "Tracker 'tensorboard' failed and is left out" in warned[0]
+    assert "File exists" in warned[0]
+    assert [r["loss"] for r in metrics.read(tmp_path / "metrics.jsonl")] == [2.0]
+
+
+def test_surroundings_name_the_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training container tracks without being told; a person's own setting wins, and a wrong name is refused."""
+    monkeypatch.setenv("AGENT_LOOP_TRACKERS", "tensorboard, mlflow")
+    found = resolve("tiny")
+    assert found.config.run.trackers == ("tensorboard", "mlflow")
+    assert found.origins["run.trackers"] == "AGENT_LOOP_TRACKERS"
+    assert resolve("tiny", sets=["run.trackers=[]"]).config.run.trackers == ()
+    monkeypatch.setenv("AGENT_LOOP_TRACKERS", "tensorbord")
+    with pytest.raises(ConfigError, match="AGENT_LOOP_TRACKERS"):
+        resolve("tiny")
 
 
 @pytest.mark.slow  # importing MLflow and migrating its database takes half a minute
