@@ -1,7 +1,8 @@
 """`agent-loop session` and `agent-loop run`: the embedded engine for any Dagger program.
 
 Both print nothing on standard output but what the protocol or the program prints; what the engine has to say
-goes to standard error. Exit status of `run`: the program's own; 127 where it cannot be started, 130 after Ctrl-C.
+goes to standard error. Exit status of `run`: the program's own, 128 + n where signal n ended it; 127 where it cannot
+be started.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
+
+from .ending import on_end
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -30,8 +34,8 @@ def session(
     from .session import Session
 
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+    signal.signal(signal.SIGINT, lambda *_: ended.set())
+    on_end(lambda *_: ended.set())
     with Session(workdir=workdir) as opened:
         print(json.dumps({"port": opened.port, "session_token": opened.token}), flush=True)
         threading.Thread(target=_until_closed, args=(ended,), daemon=True).start()
@@ -55,13 +59,33 @@ def run(
     """Run a program in a session; its exit status is the program's."""
     from .session import Session
 
+    signals = Signals()
+    on_end(signals.take)
     with Session(workdir=workdir) as opened:
+        if signals.received:
+            raise typer.Exit(128 + signals.received[0])
         try:
-            child = subprocess.Popen(command, env={**os.environ, **opened.environment()})
+            signals.child = subprocess.Popen(command, env={**os.environ, **opened.environment()})
         except OSError as error:
             print(f"Cannot run {command[0]}: {(error.strerror or '').lower()}. Check the name.", file=sys.stderr)
             raise typer.Exit(127) from None
-        raise typer.Exit(_wait(child))
+        for number in signals.received:  # that came while it started
+            signals.child.send_signal(number)
+        raise typer.Exit(_wait(signals.child))
+
+
+class Signals:
+    """What came of the signals that end a program, and who gets them instead of us."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.child: subprocess.Popen[bytes] | None = None
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """The child ends as it likes; our own end follows from that, with the session closed."""
+        self.received.append(number)
+        if self.child is not None:
+            self.child.send_signal(number)
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

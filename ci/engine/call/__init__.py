@@ -11,24 +11,30 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str]) -> int:
-    """`agent-loop call`: see `cli.main`. SIGTERM ends it as Ctrl-C does: the build is stopped, nothing is left."""
-    import signal
+    """`agent-loop call`: see `cli.main`."""
+    from ci.engine.ending import on_end
 
     from . import cli
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_end()
     return cli.main(argv)
 
 
 def functions(argv: Sequence[str]) -> int:
     """`agent-loop functions`: see `cli.functions`."""
+    from ci.engine.ending import on_end
+
     from . import cli
 
+    on_end()
     return cli.functions(argv)
 
 
 def check(argv: Sequence[str]) -> int:
     """`agent-loop check`: see `cli.check`."""
+    from ci.engine.ending import on_end
+
     from . import cli
 
+    on_end()
     return cli.check(argv)

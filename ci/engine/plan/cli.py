@@ -18,6 +18,7 @@ import typer
 
 from ci.engine.call.args import CallLine, Options, parse
 from ci.engine.call.cli import Target, told
+from ci.engine.ending import on_end
 from ci.engine.module import errors as call_errors
 from ci.engine.module.names import kebab
 
@@ -33,6 +34,12 @@ WORDS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_
 
 Module = Annotated[str | None, typer.Option("--mod", "-m", help="Folder of the module; default: the nearest above")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the module prints")]
+
+
+@app.callback()
+def begin() -> None:
+    """See, check and leave what a function would build."""
+    on_end()
 
 
 @app.command(context_settings=WORDS)

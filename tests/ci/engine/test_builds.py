@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -189,8 +190,12 @@ def test_an_unknown_builder_is_named(tmp_path: Path) -> None:
     assert "AGENT_LOOP_BUILDER" in answer["errors"][0]["message"]
 
 
-def test_an_interrupt_stops_the_build(tmp_path: Path) -> None:
-    """Ctrl-C ends the program, the session and the running step, and leaves no folder behind."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_the_build(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C, and the end that a supervisor asks for: of the program, the session, its builder and the running step.
+
+    Ctrl-C reaches the terminal's whole group; the others only the program, which passes them on.
+    """
     word = f"al-engine-{uuid4().hex}"
     code = (
         "import json, os, urllib.request, base64\n"
@@ -204,9 +209,13 @@ def test_an_interrupt_stops_the_build(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "ci.cli", "run", "--", sys.executable, "-c", code]
     process = subprocess.Popen(words, env=env, start_new_session=True, stderr=subprocess.DEVNULL)
     assert _eventually(lambda: _running(word), 120), "the step never started"
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(30) != 0
-    assert _eventually(lambda: not _running(word), 30), "the step is still running"
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(60) == (1 if number == signal.SIGINT else 128 + number)
+    assert _eventually(lambda: not _running(word), 60), "the step is still running"
+    assert not _named(str(tmp_path)), "a process that works in the session's folder is still running"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -220,6 +229,15 @@ def _running(word: str) -> bool:
         if words[:2] == [b"sh", b"-c"] and any(word.encode() in w for w in words):
             return True
     return False
+
+
+def _named(word: str) -> list[bytes]:
+    """Command lines of processes that have a word in them."""
+    found: list[bytes] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes())
+    return [line for line in found if word.encode() in line]
 
 
 def _eventually(true: Any, seconds: float) -> bool:

@@ -13,6 +13,8 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ci.engine import FieldError, Plan, Session, field
 from ci.engine.graph import ROOT, Hidden, call, dump, revive
 from ci.engine.registry import Args, Call
@@ -70,13 +72,61 @@ def test_run_gives_the_program_its_session_and_its_exit_status() -> None:
     assert b"Cannot run no-such-program" in missing.stderr
 
 
-def test_an_interrupt_ends_the_command() -> None:
-    """Ctrl-C ends a session with no error."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_run_passes_on_the_signal_that_ends_it(number: signal.Signals, tmp_path: Path) -> None:
+    """A program that is told to end does so in its own way, its status counts, and the session's folder goes."""
+    scratch, work = tmp_path / "scratch", tmp_path / "work"
+    scratch.mkdir()
+    work.mkdir()
+    (work / "large").write_bytes(b"x" * 100_000)  # large enough to be copied to the session's folder
+    code = (
+        "import base64, json, os, signal, sys, time, urllib.request\n"
+        "signal.signal(int(sys.argv[1]), lambda *_: sys.exit(9)) if sys.argv[2] == 'own' else None\n"
+        "token, port = os.environ['DAGGER_SESSION_TOKEN'], os.environ['DAGGER_SESSION_PORT']\n"
+        "query = json.dumps({'query': '{host{directory(path:\".\"){id}}}'}).encode()\n"
+        "request = urllib.request.Request(f'http://127.0.0.1:{port}/query', query)\n"
+        "request.add_header('Authorization', 'Basic ' + base64.b64encode(f'{token}:'.encode()).decode())\n"
+        "urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request).read()\n"
+        "print(os.getpid(), flush=True)\n"
+        "time.sleep(300)\n"
+    )
+    for way, status in (("own", 9), ("default", 128 + number)):
+        words = [sys.executable, "-m", "ci.cli", "run", "--workdir", str(work), "--"]
+        with subprocess.Popen(
+            [*words, sys.executable, "-c", code, str(int(number)), way],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        ) as process:
+            assert process.stdout is not None
+            child = int(process.stdout.readline())
+            assert list(scratch.iterdir()) != []
+            process.send_signal(number)
+            assert process.wait(60) == status
+            assert not Path(f"/proc/{child}").exists()
+        assert list(scratch.iterdir()) == []
+
+
+def test_a_hang_up_is_nothing_under_nohup() -> None:
+    """A program that was started to outlive its terminal does."""
+    words = ["nohup", sys.executable, "-m", "ci.cli", "session"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        line = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGHUP)
+        assert post(line["port"], line["session_token"], b'{"query": "{version}"}')[0] == 200
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_session(number: signal.Signals) -> None:
+    """Ctrl-C, a supervisor and a terminal that closes end a session with no error."""
     words = [sys.executable, "-m", "ci.cli", "session"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(30) == 0
 
 
