@@ -35,6 +35,13 @@ class Record:
     """Every Debian package in it, with its version."""
 
 
+def command(reference: str, arch: str) -> str:
+    """The command that makes what stands in for an image reference on `arch`; empty where no recipe does."""
+    names = [recipe.name for recipe in RECIPES.values() if reference in recipe.references]
+    other = f" --arch {arch}" if arch != host_arch() else ""
+    return f"agent-loop bases build {names[0]}{other}" if names else ""
+
+
 def root() -> Path:
     """The folder of all bases."""
     cache = os.environ.get("AGENT_LOOP_CACHE")

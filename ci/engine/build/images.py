@@ -133,14 +133,14 @@ class Images:
             if local is None:
                 raise FieldError(
                     f"No local base image for {reference.short} ({platform}) in {_bases()}. "
-                    "Make it: agent-loop bases build."
+                    f"{_make(reference, platform)}"
                 )
             return local
         if choice != "registry" and not self._reachable(reference.host):
             if local is None:
                 raise FieldError(
                     f"Registry {reference.host} cannot be reached and there is no local base image for "
-                    f"{reference.short} ({platform}). Make it: agent-loop bases build."
+                    f"{reference.short} ({platform}). {_make(reference, platform)}"
                 )
             self.session.say("bases", f"Registry {reference.host} cannot be reached: using local base images.")
             return local
@@ -193,6 +193,14 @@ class Images:
             except OSError:
                 pass
             return False
+
+
+def _make(reference: Reference, platform: str) -> str:
+    """What to do for a base that is not here."""
+    from ci.engine.bases import store
+
+    command = store.command(reference.short, platform.split("/")[1])
+    return f"Make it: {command}." if command else "No recipe makes it: agent-loop bases list."
 
 
 def _bases() -> Path:

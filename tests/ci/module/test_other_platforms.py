@@ -115,5 +115,5 @@ def test_without_a_base_for_it_the_line_says_what_to_make(cache: Path, tmp_path:
     done = call(cache, "build-runtime", f"--platform=linux/{OTHER}", "as-tarball", f"--output={tmp_path / 'x.tar'}")
     assert done.returncode != 0
     assert f"python:3.13-slim-trixie (linux/{OTHER})" in done.stderr
-    assert "agent-loop bases build" in done.stderr
+    assert f"agent-loop bases build python --arch {OTHER}" in done.stderr
     assert not (tmp_path / "x.tar").exists()
