@@ -82,7 +82,7 @@ class Bench:
                 words[3:3] = ["--build-context", f"{reference}=oci-layout://{layout}@{digest}"]
         if BUNDLE.is_file():  # an intercepting proxy's certificate, which our engine brings into steps by itself
             file = self.out / "Dockerfile"
-            trusted = f"ARG UV_NATIVE_TLS=1\nARG SSL_CERT_FILE={BUNDLE}"
+            trusted = f"ARG UV_SYSTEM_CERTS=1\nARG SSL_CERT_FILE={BUNDLE}"
             text = re.sub(r"(?m)^(FROM .*)$", rf"\1\n{trusted}", file.read_text())
             file.write_text(re.sub(r"(?m)^RUN ", f"RUN --mount=type=secret,id=ca,target={BUNDLE} ", text))
             words[3:3] = ["--secret", f"id=ca,src={BUNDLE}"]

@@ -27,7 +27,7 @@ REPRODUCIBLE = {
 UV = {
     "UV_LINK_MODE": "copy",  # the cache is a mount of its own: hard links cannot cross it
     "UV_PYTHON_DOWNLOADS": "never",
-    "UV_NATIVE_TLS": "1",  # trust what the system trusts, so that a company's certificate works
+    "UV_SYSTEM_CERTS": "1",  # trust what the system trusts, so that a company's certificate works
     "UV_NO_PROGRESS": "1",
     **REPRODUCIBLE,
 }

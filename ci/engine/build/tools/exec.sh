@@ -144,7 +144,8 @@ if [ -s /.al/ca.pem ]; then
     for name in SSL_CERT_FILE PIP_CERT REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS GIT_SSL_CAINFO; do
         eval "[ -n \"\${$name+set}\" ]" || export "$name=/.al/ca.pem"
     done
-    [ -n "${UV_NATIVE_TLS+set}" ] || export UV_NATIVE_TLS=1
+    # uv's older and newer name of one setting; an old uv knows only the first, a new one warns of it alone
+    [ -n "${UV_NATIVE_TLS+set}${UV_SYSTEM_CERTS+set}" ] || export UV_NATIVE_TLS=1 UV_SYSTEM_CERTS=1
     [ -n "${APT_CONFIG+set}" ] || export APT_CONFIG=/.al/bin/apt.conf
 fi
 unset SHLVL OLDPWD PWD
