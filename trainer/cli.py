@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,8 @@ def train(
     gguf: Annotated[
         list[str] | None, typer.Option("--gguf", help="Export this too at the end: f16, q8_0, q4_k_m; repeatable.")
     ] = None,
+    unload: Annotated[bool, typer.Option("--unload", help="Let Ollama's models leave memory before planning.")] = False,
+    ollama: Annotated[str | None, typer.Option(envvar="OLLAMA_HOST", help="Ollama's address, for --unload.")] = None,
 ) -> None:
     """Train adapters on a model: plan, train, checkpoint; the same command goes on after any interruption."""
     from .export.quantise import kinds
@@ -52,6 +55,9 @@ def train(
     wanted = kinds(gguf or ())
     options = {"data.path": data.resolve() if data else None, "run.max_steps": max_steps, "run.device": device}
     request = Request(model, options, config, tuple(set_ or ()), card)
+    main = int(os.environ.get("RANK", "0")) == 0
+    if main and (unload or (card is None and device != "cpu")):
+        _make_room(ollama, unload)
     if dry_run:
         show(plan_only(request))
         return
@@ -60,7 +66,6 @@ def train(
         run, request = _resumed(find(resume, output), request)
     _check_name(run)
     with _failures_of(run):
-        main = int(os.environ.get("RANK", "0")) == 0
         job = prepare_job(request, run, force=force_resume, show=functools.partial(show, rows=1) if main else None)
         from .loop import train as train_loop
 
@@ -75,6 +80,20 @@ def train(
 
         copies = Path(folder) if (folder := os.environ.get("AGENT_LOOP_GGUF_FOLDER")) else None
         typer.echo(f"Exported and verified: {export(ExportRequest(run, kinds=wanted, copy_to=copies), typer.echo)}")
+
+
+def _make_room(url: str | None, asked: bool) -> None:
+    """Before planning: what Ollama holds may leave, if asked for or on a yes. Asks only where a card is in use."""
+    from . import cards
+
+    if not asked and ((card := cards.detect()) is None or card.free is None or card.memory - card.free < cards.GIB):
+        return
+    from .ollama import DEFAULT_URL, Ollama
+    from .unload import offer
+
+    person = sys.stdin.isatty() and sys.stdout.isatty()
+    with Ollama(url or DEFAULT_URL) as client:
+        offer(client, asked=asked, ask=typer.confirm if person else None, say=typer.echo)
 
 
 def _same_with(model: str | None) -> Callable[..., None]:

@@ -1,4 +1,5 @@
-"""What deployment needs of Ollama: upload a file, make a model of it, ask it once, give it a name.
+"""What deployment needs of Ollama: upload a file, make a model of it, ask it once, give it a name; and what a plan
+does: which models are in memory, and that one leaves it.
 
     with Ollama(url) as ollama:
         ollama.upload(path, digest)
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +31,15 @@ QUIET_SECONDS = 600.0
 """Ollama is silent while it loads a model or reads a prompt."""
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory: bytes in all, and of them on a card."""
+
+    name: str
+    size: int
+    on_card: int
 
 
 class Ollama:
@@ -119,6 +130,20 @@ class Ollama:
     def has(self, model: str) -> bool:
         """Whether Ollama knows the model (`/api/show`; a listing of loaded models would not tell)."""
         return self._send("POST", "/api/show", json={"model": model}).status_code == 200
+
+    def loaded(self) -> list[Loaded]:
+        """The models in memory, by the names that loaded them."""
+        reply = self._send("GET", "/api/ps")
+        if reply.status_code != 200:
+            raise DeployError(f"Ollama does not say what it holds: {_error(reply)}, {self.url}.")
+        listed: list[dict[str, Any]] = _object(reply.text).get("models") or []
+        return [Loaded(str(m["name"]), int(m.get("size", 0)), int(m.get("size_vram", 0))) for m in listed]
+
+    def unload(self, model: str) -> None:
+        """Let a model leave memory: at once, or when the answer it is giving ends."""
+        reply = self._send("POST", "/api/generate", json={"model": model, "keep_alive": 0})
+        if reply.status_code != 200:
+            raise DeployError(f"Ollama does not unload {model}: {_error(reply)}, {self.url}.")
 
     def close(self) -> None:
         """Close the connections."""

@@ -284,8 +284,8 @@ def _advice(config: TrainConfig, shape: Shape, card: Card, needed: int) -> str:
     taken = card.memory - card.free if card.free is not None else 0
     if taken > GIB:
         tries.append(
-            f"freeing the {taken / GIB:.1f} GiB that other programs hold ('ollama ps' names loaded models, "
-            "'ollama stop NAME' unloads one)"
+            f"freeing the {taken / GIB:.1f} GiB that other programs hold (--unload lets Ollama's models go, "
+            "as does 'ollama stop NAME')"
         )
     return (
         f"Does not fit, needs {needed / GIB:.1f} GiB at least, {card.name} has {card.usable * HEADROOM / GIB:.1f} "

@@ -71,7 +71,7 @@ class FakeNvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
         card = self._card(handle)
-        return SimpleNamespace(used=card.used, total=card.total)
+        return SimpleNamespace(used=card.used, total=card.total, free=card.total - card.used)
 
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
         return SimpleNamespace(gpu=self._value(handle, "utilization"))

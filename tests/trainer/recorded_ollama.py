@@ -1,9 +1,10 @@
-"""Ollama as deployment meets it: a server that keeps blobs and names, and answers with what a real one answered.
+"""Ollama as deployment and plans meet it: a server that keeps blobs and names, and answers as a real one answered.
 
     with RecordedOllama() as ollama:          # ollama.url
         ollama.fail("create_not_gguf")        # the next create ends as this exchange did
         …
         ollama.names["agent-loop"]            # the digest that the name stands for
+        ollama.holds["gemma3n:latest"] = 7 << 30   # bytes of a card that a loaded model takes
 
 Every status and body is taken from `recordings/ollama_deploy.jsonl`, exchanges with Ollama 0.24.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +37,10 @@ class RecordedOllama:
         self.blobs: set[str] = set()
         self.names: dict[str, str] = {}
         self.sent: list[tuple[str, str, Any]] = []
+        self.holds: dict[str, int] = {}
+        self.on_unload: Callable[[str], None] = lambda name: None
+        """Hears which model leaves; it is listed once more after that, as a real one was."""
+        self._leaving: list[str] = []
         self.answer: str | None = None
         """The text of the next chats; None: as recorded."""
         self._failures: dict[str, str] = {}
@@ -80,6 +86,8 @@ class RecordedOllama:
         said = dict(reply["body"]) if isinstance(reply.get("body"), dict) else None
         if said and kind == "/api/chat" and self.answer is not None:
             said["message"] = {**said["message"], "content": self.answer}
+        if said and kind == "/api/ps":
+            said["models"] = [said["models"][0] | m for m in self._listed()] if said["models"] else []
         content = (
             "".join(json.dumps(line["json"]) + "\n" for line in lines) if lines else json.dumps(said) if said else ""
         )
@@ -90,6 +98,11 @@ class RecordedOllama:
         request.end_headers()
         if request.command != "HEAD":
             request.wfile.write(content.encode())
+
+    def _listed(self) -> list[dict[str, Any]]:
+        listed = self.holds | dict.fromkeys(self._leaving, 0)
+        self._leaving.clear()
+        return [{"name": name, "model": name, "size": size, "size_vram": size} for name, size in listed.items()]
 
     def _act(self, method: str, path: str, digest: str, body: Any) -> str:
         """Do what was asked; returns the exchange that such a request had."""
@@ -112,4 +125,12 @@ class RecordedOllama:
             return "copy"
         if path == "/api/show":
             return "final_modelfile_show" if body["model"] in self.names else "show_unknown_model"
+        if path == "/api/ps":
+            return "ps_after_load" if self.holds else "ps_after_unload" if self._leaving else "ps_empty"
+        if path == "/api/generate":
+            assert body == {"model": body["model"], "keep_alive": 0}
+            del self.holds[body["model"]]
+            self._leaving.append(body["model"])
+            self.on_unload(body["model"])
+            return "generate_keep_alive_0_unload"
         return {"/api/chat": "final_modelfile_chat", "/api/version": "version"}[path]
