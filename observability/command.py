@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, ParamSpec
 
 import typer
@@ -65,6 +67,15 @@ def until_told() -> Generator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def store_address(given: str | None) -> str | None:
+    """The run store's address: as given, or in the file that the service's own variable names; None without either.
+
+    Raises OSError for a file that cannot be read.
+    """
+    file = os.environ.get("AGENT_LOOP_DATABASE_URL_FILE")
+    return given or (Path(file).read_text().strip() if file else None) or None
 
 
 def utc_now() -> datetime:

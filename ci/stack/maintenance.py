@@ -62,9 +62,9 @@ def upgrade(stack: Project, context: Context, parts: Parts) -> None:
     before = project.read_env(stack.images_env)
     if not before:
         raise UsageError("Nothing is up yet. 'agent-loop up' starts the stack.")
+    make_secrets(stack, context)
     parts.backup(stack, context)
     project.write_env(previous(stack), before, "What ran before the last upgrade.")
-    make_secrets(stack, context)
     parts.build(stack, context)
     if project.read_env(stack.images_env) == before:
         context.say("The images are what runs already.")

@@ -82,6 +82,9 @@ class Project:
         """What compose interpolates: the person's own variables over the recorded images and settings."""
         recorded = read_env(self.images_env) | read_env(self.state / "settings.env") | served.environment(self.state)
         limits = processors() if self.mode == "train" else {}
+        store = self.state / "secrets" / "database_url"
+        if store.is_file() and store.stat().st_size:  # else the run store is SQLite's, in the agent's own volume
+            recorded["AGENT_LOOP_DATABASE_SECRET"] = "/run/secrets/database_url"  # noqa: S105 - a place
         return {**limits, **recorded, **os.environ, "AGENT_LOOP_STATE": str(self.state)}
 
     def command(self, *words: str, more: Sequence[Path] = ()) -> list[str]:

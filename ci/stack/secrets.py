@@ -26,8 +26,8 @@ class Secret:
     """A secret that only its owner can make: an empty file stands for "none"."""
 
 
-def _hub_token() -> str:
-    return os.environ.get("HF_TOKEN", "")
+def _from(variable: str) -> Callable[[], str]:
+    return lambda: os.environ.get(variable, "")
 
 
 def _token(prefix: str = "") -> Callable[[], str]:
@@ -41,7 +41,13 @@ SECRETS = {
         Secret("grafana", "Grafana, user admin", _token()),
         Secret("jupyter", "Jupyter Lab", _token()),
         Secret("alert_sink_token", "the alert sink, for Alertmanager", _token()),
-        Secret("hub_token", "gated models on the Hugging Face hub (yours: HF_TOKEN)", _hub_token, may_be_empty=True),
+        Secret("hub_token", "gated models on the Hugging Face hub (yours: HF_TOKEN)", _from("HF_TOKEN"), True),
+        Secret(
+            "database_url",
+            "a run store in PostgreSQL (yours: AGENT_LOOP_DATABASE_URL)",
+            _from("AGENT_LOOP_DATABASE_URL"),
+            may_be_empty=True,
+        ),
     )
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from observability.command import ALL, Host, Port, reported, say, until_told, utc_now
+from observability.command import ALL, Host, Port, reported, say, store_address, until_told, utc_now
 
 if TYPE_CHECKING:
     from observability.backup.sources import Places
@@ -25,6 +25,13 @@ Checkpoints = Annotated[Path | None, typer.Option(help="the trainer's run folder
 Data = Annotated[Path | None, typer.Option(help="the service's data folder", envvar="AGENT_LOOP_DATA_DIR")]
 Grafana = Annotated[Path | None, typer.Option(help="Grafana's data folder", envvar="AGENT_LOOP_GRAFANA_DATA")]
 Ollama = Annotated[str | None, typer.Option(help="Ollama's address, for its list of models", envvar="OLLAMA_URL")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="the run store's address where it is PostgreSQL; or a file: AGENT_LOOP_DATABASE_URL_FILE",
+        envvar="AGENT_LOOP_DATABASE_URL",
+    ),
+]
 KEPT = Path("/backups")
 
 
@@ -33,10 +40,19 @@ def _default(folder: Path | None, usual: str) -> Path | None:
     return folder or (Path(usual) if Path(usual).is_dir() else None)
 
 
-def _places(checkpoints: Path | None, data: Path | None, grafana: Path | None, ollama: str | None) -> Places:
+def _places(
+    checkpoints: Path | None, data: Path | None, grafana: Path | None, ollama: str | None, store: str | None
+) -> Places:
+    from observability.backup.postgres import database
     from observability.backup.sources import Places
 
-    return Places(_default(checkpoints, "/checkpoints"), _default(data, "/data"), _default(grafana, "/grafana"), ollama)
+    return Places(
+        _default(checkpoints, "/checkpoints"),
+        _default(data, "/data"),
+        _default(grafana, "/grafana"),
+        ollama,
+        database(store_address(store)),
+    )
 
 
 @backup.command()
@@ -48,13 +64,14 @@ def create(
     data: Data = None,
     grafana: Grafana = None,
     ollama: Ollama = None,
+    database: Database = None,
 ) -> None:
     """Back up now, and verify what was written."""
     from observability.backup.repository import Repository
     from observability.backup.schedule import make
     from observability.backup.sources import chosen
 
-    places = _places(checkpoints, data, grafana, ollama)
+    places = _places(checkpoints, data, grafana, ollama, database)
     repository = Repository(backups)
     for one in chosen(what):
         snapshot = make(repository, one, places, utc_now())
@@ -116,23 +133,40 @@ def restore(
     to: Annotated[Path | None, typer.Option(help="put it below this folder instead of where it came from")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     backups: Backups = KEPT,
+    database: Database = None,
 ) -> None:
     """Put a backup back. What is in the way is moved to .before-restore-TIME beside it, never deleted.
 
-    Stop what writes there first (`agent-loop backup restore` does).
+    A PostgreSQL run store goes into an empty schema; what was there is kept in the schema before_restore_TIME. Stop
+    what writes there first (`agent-loop backup restore` does).
     """
+    from observability.backup import postgres
     from observability.backup.repository import Repository
     from observability.backup.restore import restore as put_back
+    from observability.backup.restore import restore_database
     from observability.backup.sources import chosen
+
+    store = postgres.database(store_address(database))
 
     repository = Repository(backups)
     for one in chosen(what) if name == "latest" else ("",):
         snapshot = repository.find(name, one or None)
-        names = sorted({entry.path.split("/", 1)[0] for entry in snapshot.entries} & set(snapshot.roots))
-        targets = {root: to / root if to else Path(snapshot.roots[root]) for root in names}
-        places = ", ".join(str(target) for target in targets.values())
+        dumped = any(entry.path == postgres.ENTRY for entry in snapshot.entries)
+        into = store if dumped and to is None else None
+        if dumped and to is None and into is None:
+            raise postgres.DatabaseUnusable(
+                f"The run store of {snapshot.id} is PostgreSQL's. Name the database with --database, or --to a FOLDER."
+            )
+        names = {entry.path.split("/", 1)[0] for entry in snapshot.entries}
+        names &= {*snapshot.roots, *(["database"] if to else [])}
+        targets = {root: to / root if to else Path(snapshot.roots[root]) for root in sorted(names)}
+        places = ", ".join(map(str, [*targets.values(), *([into.address] if into else [])]))
         if not yes and not typer.confirm(f"Restore {snapshot.id} to {places}?", err=True):
             raise typer.Exit(1)
+        if into is not None:
+            aside = restore_database(repository, snapshot, into, now=utc_now())
+            kept = f"what was there is in its schema {aside}" if aside else "it was empty"
+            print(f"{snapshot.id} -> {into.address}: {kept}")
         put = put_back(repository, snapshot, targets, now=utc_now())
         for root, entries in put.items():
             print(f"{snapshot.id} -> {targets[root]}: {', '.join(entries) or 'nothing'}")
@@ -147,6 +181,7 @@ def loop(
     data: Data = None,
     grafana: Grafana = None,
     ollama: Ollama = None,
+    database: Database = None,
     port: Port = 9108,
     host: Host = ALL,
 ) -> None:
@@ -158,7 +193,7 @@ def loop(
     from observability.backup.sources import chosen
     from observability.exposition import Page
 
-    places = _places(checkpoints, data, grafana, ollama)
+    places = _places(checkpoints, data, grafana, ollama, database)
     registry = CollectorRegistry()
     schedule = Schedule(Repository(backups), chosen(what), places, registry)
     page = Page(registry, port=port, host=host)

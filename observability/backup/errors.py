@@ -4,6 +4,7 @@ BackupError             exit status 1
 ├── SourceMissing       nothing to back up at the given place                      2
 ├── NoSuchSnapshot      no snapshot of that name                                   2
 ├── SourceBusy          a file kept changing while it was read                     1
+├── DatabaseUnusable    PostgreSQL, or one of its programs, refused                1
 ├── Damaged             a snapshot's contents are not what its manifest says       3
 └── RepositoryBusy      another backup works there now                             4
 """
@@ -31,6 +32,10 @@ class NoSuchSnapshot(BackupError):
 
 class SourceBusy(BackupError):
     """A file changed each time it was read."""
+
+
+class DatabaseUnusable(BackupError):
+    """The run store's database cannot be dumped or restored."""
 
 
 class Damaged(BackupError):

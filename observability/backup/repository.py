@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,9 @@ from observability.backup import capture, retention
 from observability.backup.errors import BackupError, Damaged, NoSuchSnapshot, RepositoryBusy, SourceBusy
 
 FORMAT = 1
+
+Content = bytes | Callable[[Path], None]
+"""What comes from elsewhere than a folder: itself, or what writes it to a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Repository:
         return self._read(path)
 
     def create(
-        self, what: str, roots: Mapping[str, Path], *, extra: Mapping[str, bytes] | None = None, now: datetime
+        self, what: str, roots: Mapping[str, Path], *, extra: Mapping[str, Content] | None = None, now: datetime
     ) -> Snapshot:
         """Make a snapshot of the folders `roots` (name -> folder) and of `extra` (path -> content).
 
@@ -108,7 +111,7 @@ class Repository:
                 for name, root in sorted(roots.items()):
                     entries += self._take(name, root, known)
                 for path, content in sorted((extra or {}).items()):
-                    entries.append(self._take_bytes(path, content))
+                    entries.append(self._take_content(path, content))
                 return self._commit(what, {name: str(root) for name, root in roots.items()}, entries, now)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -195,12 +198,15 @@ class Repository:
             self._keep(part, digest)
         return Entry(relative, size, digest, status.st_mode & 0o777, status.st_mtime_ns)
 
-    def _take_bytes(self, path: str, content: bytes) -> Entry:
-        digest = hashlib.sha256(content).hexdigest()
+    def _take_content(self, path: str, content: Content) -> Entry:
         with self._part() as part:
-            part.write_bytes(content)
+            if isinstance(content, bytes):
+                part.write_bytes(content)
+            else:
+                content(part)
+            digest, size = capture.digest(part)
             self._keep(part, digest)
-        return Entry(path, len(content), digest)
+        return Entry(path, size, digest)
 
     def _commit(self, what: str, roots: dict[str, str], entries: list[Entry], now: datetime) -> Snapshot:
         stem = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{what}"

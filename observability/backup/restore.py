@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from observability.backup.capture import BLOCK, JOURNALS
+from observability.backup import postgres
+from observability.backup.capture import BLOCK, JOURNALS, digest
 from observability.backup.errors import BackupError, Damaged
 from observability.backup.repository import Entry, Repository, Snapshot
 
@@ -45,6 +46,18 @@ def restore(
         for _, _, stage in staged:
             shutil.rmtree(stage, ignore_errors=True)
     return put
+
+
+def restore_database(repository: Repository, snapshot: Snapshot, target: postgres.Database, *, now: datetime) -> str:
+    """Restore the run store's dump; returns the schema that holds what was there before, or nothing.
+
+    Raises Damaged before anything is changed, DatabaseUnusable after having put the old schema back.
+    """
+    entry = next(entry for entry in snapshot.entries if entry.path == postgres.ENTRY)
+    content = repository.content(entry)
+    if not content.is_file() or digest(content) != (entry.sha256, entry.size):
+        raise Damaged(f"Content damaged, {entry.path}, {snapshot.id}. Use another backup: 'backup list'.")
+    return postgres.restore(target, content, now=now)
 
 
 def _inside(place: PurePosixPath, snapshot: Snapshot) -> Path:

@@ -1,18 +1,21 @@
 """What there is to back up, and where it lies.
 
 checkpoints   the trainer's run folders (with MLflow's database where it lies among them)
-service       the run store (SQLite), Grafana's database, and the list of Ollama's models
+service       the run store (SQLite in the data folder, or PostgreSQL), Grafana's database, the list of Ollama's models
 all           both
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
 
+from observability.backup import postgres
 from observability.backup.errors import SourceMissing
+from observability.backup.repository import Content
 
 WHATS = ("checkpoints", "service")
 
@@ -25,6 +28,8 @@ class Places:
     data: Path | None = None
     grafana: Path | None = None
     ollama: str | None = None
+    database: postgres.Database | None = None
+    """The run store, where it is not a file of the data folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Source:
 
     what: str
     roots: dict[str, Path]
-    extra: dict[str, bytes]
+    extra: dict[str, Content]
 
 
 def chosen(what: str) -> tuple[str, ...]:
@@ -53,7 +58,9 @@ def source(what: str, places: Places) -> Source:
     # Grafana is not part of every stack, and its folder is empty until it first ran.
     if places.grafana is not None and places.grafana.is_dir():
         roots["grafana"] = places.grafana
-    extra = {"models/models.json": models} if (models := _models(places.ollama)) else {}
+    extra: dict[str, Content] = {"models/models.json": models} if (models := _models(places.ollama)) else {}
+    if places.database is not None:
+        extra[postgres.ENTRY] = partial(postgres.dump, places.database)
     return Source(what, roots, extra)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from observability.command import ALL, Host, Port, reported, say, until_told
+from observability.command import ALL, Host, Port, reported, say, store_address, until_told
 
 if TYPE_CHECKING:
     from observability.drift.probe import Prober
@@ -15,7 +16,11 @@ if TYPE_CHECKING:
 drift = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Compare recent runs with a reference.")
 
 Where = Annotated[
-    str, typer.Option(help="SQLite file, database URL or JSONL with the runs' feature rows", envvar="AGENT_LOOP_ROWS")
+    str,
+    typer.Option(
+        help="SQLite file, database URL or JSONL with the runs' feature rows; default: the service's own store",
+        envvar="AGENT_LOOP_ROWS",
+    ),
 ]
 State = Annotated[Path, typer.Option(help="reference and reports are kept here", envvar="AGENT_LOOP_DRIFT")]
 Window = Annotated[float, typer.Option(help="hours that count as recent", min=0.01)]
@@ -25,6 +30,11 @@ Key = Annotated[Path | None, typer.Option(help="file with the API key", envvar="
 Model = Annotated[str | None, typer.Option(help="the model to ask; the first that is served without it")]
 STORE, STATE = "/data/runs.db", Path("/drift")
 SECRET = Path("/run/secrets/api_key")
+
+
+def _rows(given: str) -> str:
+    """As given, else the service's own store where that is PostgreSQL, else the file of the usual place."""
+    return given or store_address(os.environ.get("AGENT_LOOP_DATABASE_URL")) or STORE
 
 
 def _prober(url: str, key_file: Path | None, model: str | None) -> Prober | None:
@@ -39,7 +49,7 @@ def _prober(url: str, key_file: Path | None, model: str | None) -> Prober | None
 @drift.command()
 @reported
 def run(
-    rows: Where = STORE,
+    rows: Where = "",
     state: State = STATE,
     window_hours: Window = 24,
     variant: Variant = None,
@@ -53,7 +63,7 @@ def run(
 
     from observability.drift import job
 
-    settings = job.Settings(rows, state, window_hours, variant)
+    settings = job.Settings(_rows(rows), state, window_hours, variant)
     prober = _prober(url, api_key_file, model)
     try:
         job.run(settings, prober, now=time.time(), freeze=freeze)
@@ -89,7 +99,7 @@ def report(state: State = STATE) -> None:
 @drift.command()
 @reported
 def serve(
-    rows: Where = STORE,
+    rows: Where = "",
     state: State = STATE,
     window_hours: Window = 24,
     variant: Variant = None,
@@ -104,17 +114,18 @@ def serve(
     from prometheus_client import CollectorRegistry
 
     from observability.drift import job
+    from observability.drift.features import safe
     from observability.exposition import Page
 
     registry = CollectorRegistry()
     name, _, number = tls.partition(":")
     prober = _prober(url, api_key_file, model)
-    settings = job.Settings(rows, state, window_hours, variant)
+    settings = job.Settings(_rows(rows), state, window_hours, variant)
     service = job.Service(settings, prober, registry, tls=(name, int(number or 443)) if name else None)
     page = Page(registry, port=port, host=host, files=state / "reports")
     with until_told() as stop:
         page.start()
-        say(f"Drift of {rows} each hour, metrics and reports on port {page.port}")
+        say(f"Drift of {safe(_rows(rows))} each hour, metrics and reports on port {page.port}")
         service.loop(stop)
         page.close()
     if prober is not None:

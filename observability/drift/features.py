@@ -78,7 +78,7 @@ def read(location: str, *, since: float = 0.0, variant: str | None = None) -> Ro
         records = _jsonl(Path(location))
     else:
         records = _sqlite(Path(location.split(":///")[-1] if "://" in location else location), since)
-    rows = columns((row for row in records if variant in (None, row.get("variant"))), _safe(location))
+    rows = columns((row for row in records if variant in (None, row.get("variant"))), safe(location))
     return rows.where(rows.times > since)
 
 
@@ -112,7 +112,7 @@ def _postgresql(location: str, since: float) -> list[dict[str, Any]]:
     try:
         return asyncio.run(rows())
     except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        place = _safe(location)
+        place = safe(location)
         raise RowsUnreadable(f"Cannot read runs ({error}), {place}. Check address, user and password.") from error
 
 
@@ -139,7 +139,7 @@ def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _safe(location: str) -> str:
+def safe(location: str) -> str:
     """A location without its password, for messages."""
     head, at, tail = location.rpartition("@")
     return f"{head.split('://')[0]}://…@{tail}" if at else location

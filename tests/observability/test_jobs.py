@@ -8,7 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from observability.cli import app
 from tests.fakes.programs import Programs, free_port
 
 pytestmark = pytest.mark.in_image
@@ -55,3 +57,14 @@ def test_a_job_ends_on_sigterm(job: str, tmp_path: Path) -> None:
         assert "on port" in process.stderr.readline()
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_drift_reads_the_store_of_the_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The file that the service's own variable names says where its rows are; an empty one means the usual file."""
+    monkeypatch.setenv("AGENT_LOOP_DATABASE_URL_FILE", str(tmp_path / "url"))
+    (tmp_path / "url").write_text("postgresql://agent:hunter2@127.0.0.1:1/runs\n")
+    done = CliRunner().invoke(app, ["drift", "run", "--state", str(tmp_path)])
+    assert "127.0.0.1:1/runs" in done.stderr
+    assert "hunter2" not in done.stderr
+    (tmp_path / "url").write_text("")
+    assert "/data/runs.db" in CliRunner().invoke(app, ["drift", "run", "--state", str(tmp_path)]).stderr

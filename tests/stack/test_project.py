@@ -59,3 +59,12 @@ def test_environment_files_come_back_as_written(values: dict[str, str]) -> None:
         path = Path(folder) / "x.env"
         project.write_env(path, values, "a comment")
         assert project.read_env(path) == values
+
+
+def test_a_store_in_postgresql_is_told_where_its_address_is(tmp_path: Path) -> None:
+    """An empty secret means SQLite, and no variable; a filled one is named by its place in the container."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "database_url").write_text("")
+    assert "AGENT_LOOP_DATABASE_SECRET" not in Project(state=tmp_path).environment()
+    (tmp_path / "secrets" / "database_url").write_text("postgresql+asyncpg://agent:x@db/runs")
+    assert Project(state=tmp_path).environment()["AGENT_LOOP_DATABASE_SECRET"] == "/run/secrets/database_url"

@@ -61,11 +61,14 @@ def test_unknown_and_unmade_names_are_told_apart(tmp_path: Path) -> None:
         secrets.show(tmp_path, "grafana")
 
 
-def test_the_hub_token_is_its_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one the file is there and empty, so that containers start; HF_TOKEN fills it later."""
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+@pytest.mark.parametrize(("name", "variable"), [("hub_token", "HF_TOKEN"), ("database_url", "AGENT_LOOP_DATABASE_URL")])
+def test_what_only_its_owner_can_make(
+    name: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one the file is there and empty, so that containers start; the variable fills it later."""
+    monkeypatch.delenv(variable, raising=False)
     secrets.ensure(tmp_path)
-    assert secrets.show(tmp_path, "hub_token") == ""
-    monkeypatch.setenv("HF_TOKEN", "hf_mine")
-    assert secrets.ensure(tmp_path) == ["hub_token"]
-    assert secrets.show(tmp_path, "hub_token") == "hf_mine"
+    assert secrets.show(tmp_path, name) == ""
+    monkeypatch.setenv(variable, "mine")
+    assert secrets.ensure(tmp_path) == [name]
+    assert secrets.show(tmp_path, name) == "mine"
