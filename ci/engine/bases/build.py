@@ -32,6 +32,8 @@ def command(recipe: Recipe, arch: str, sources: list[str], target: Path) -> list
     hooks = [
         # What package scripts log or cache differs from run to run and serves nobody in an image.
         '--customize-hook=rm -rf "$1"/var/log/* "$1"/var/cache/ldconfig/* "$1"/var/cache/debconf/*-old',
+        # Of these two mmdebstrap takes the machine's own; a container gets others from its engine.
+        '--customize-hook=echo localhost >"$1"/etc/hostname; : >"$1"/etc/resolv.conf',
         *(
             f'--customize-hook=install -d "$1{folder.path}" && chown -R {folder.owner} "$1{folder.path}"'
             for folder in recipe.folders

@@ -13,8 +13,8 @@ SUITE = "trixie"
 EPOCH = 1735689600
 """Seconds. Every file made by the build is dated at most so (2025-01-01), and so is the image's `created`."""
 
-FORMAT = 1
-"""Raise it when the way a layout is written changes, so that existing ones are made again."""
+FORMAT = 2
+"""Raise it when the way a layout is made or written changes, so that existing ones are made again."""
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOBODY = "65534:65534"

@@ -48,6 +48,9 @@ def step_file(step: Step) -> str:
     lines = [f"expect={step.expect}"]
     lines += [f"unset {name}" for name in step.dropped if NAME.fullmatch(name)]
     lines += [f"export {n}={shlex.quote(v)}" for n, v in step.env if not in_dockerfile(n, v) and NAME.fullmatch(n)]
+    odd = [shlex.quote(f"{n}={v}") for n, v in step.env if n and not NAME.fullmatch(n)]
+    if odd:
+        lines.append(f"odd={shlex.quote(' '.join(odd))}")
     if step.stdin is not None:
         lines.append("in=/.al/step/stdin")
     elif step.redirect_stdin:

@@ -7,7 +7,7 @@
 
 bb=/.al/bin/busybox
 out=/.al/out
-expect=SUCCESS in='' to_out='' to_err='' no_init='' mounts='' secrets=''
+expect=SUCCESS in='' to_out='' to_err='' no_init='' mounts='' secrets='' odd=''
 
 finish() { # code
     echo "$1" >"$out/code"
@@ -133,12 +133,57 @@ record_stderr() { # redirect
     : >"$out/.stderr.done"
 }
 
+unfit() { # sets $why where the kernel would not start $program; a shell would read any text as its own
+    magic='' line=''
+    [ -r "$program" ] || return 0
+    IFS= read -r -n 4 magic <"$program"
+    case $magic in
+        ?ELF) ;;
+        '#!'*)
+            IFS= read -r line <"$program"
+            line=${line#'#!'}
+            line=${line#"${line%%[! 	]*}"}
+            line=${line%%[ 	]*}
+            if [ ! -e "$line" ]; then
+                why="fork/exec $program: no such file or directory"
+            elif [ -d "$line" ] || [ ! -x "$line" ]; then
+                why="fork/exec $program: permission denied"
+            fi
+            ;;
+        *) why="fork/exec $program: exec format error" ;;
+    esac
+}
+
+start() { # the command takes the place of this shell
+    [ -z "$odd" ] || eval "exec $bb env $odd \"\$name\" \"\$@\"" # a shell forgets variables of such names
+    exec -a "$name" "$program" "$@"
+}
+
+end_the_rest() { # a step ends with its command; what that left running goes, and so nothing holds the pipes open
+    [ $$ -eq 1 ] || return 0
+    found=1 turns=0
+    while [ -n "$found" ] && [ $turns -lt 100 ]; do
+        found='' turns=$((turns + 1))
+        for stat in /proc/[0-9]*/stat; do
+            line=''
+            read -r line 2>/dev/null <"$stat"
+            pid=${line%% *} rest=${line##*) }
+            case $rest in Z* | X*) continue ;; esac
+            rest=${rest#* }
+            [ "${rest%% *}" = 1 ] || continue
+            case $pid in "$recorder_out" | "$recorder_err") continue ;; esac
+            kill -9 "$pid" 2>/dev/null && found=1
+        done
+    done
+}
+
 $bb rm -rf "$out"/* "$out"/.[!.]*
 : >"$out/stdout" >"$out/stderr"
 : >"$out/combined"
 
 . /.al/step/step.sh
 [ -r /.al/volatile ] && . /.al/volatile
+export PATH="${PATH-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}" # BuildKit's for an image without
 
 if [ -s /.al/ca.pem ]; then
     for name in SSL_CERT_FILE PIP_CERT REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS GIT_SSL_CAINFO; do
@@ -181,7 +226,8 @@ case $1 in
         [ -n "$program" ] || why="exec: \"$1\": executable file not found in \$PATH"
         ;;
 esac
-if [ -z "$program" ]; then
+[ -z "$program" ] || unfit
+if [ -n "$why" ]; then
     echo "$why" >>"$out/stderr"
     echo "$why" >>"$out/combined"
     echo "$why" >&2
@@ -194,7 +240,8 @@ shift
 
 if [ -n "$no_init" ]; then # the command is process 1 and ends the step itself
     echo 0 >"$out/code"
-    exec -a "$name" "$program" "$@" <"${in:-/dev/null}" >"$out/stdout" 2>"$out/stderr"
+    exec <"${in:-/dev/null}" >"$out/stdout" 2>"$out/stderr"
+    start "$@"
 fi
 
 exec 3>&1
@@ -203,11 +250,14 @@ exec 4<>"$out/.stdout" 5<>"$out/.stderr" # so that no other opening waits for it
 exec 6<"$out/.stdout" 7<"$out/.stderr" 8>"$out/.stdout" 9>"$out/.stderr" 4>&- 5>&-
 # closed by exec: a redirection of the function would keep copies, and the pipes would never end
 (exec 8>&- 9>&-; record_stdout "$to_out") &
+recorder_out=$!
 (exec 8>&- 9>&-; record_stderr "$to_err") &
-(exec -a "$name" "$program" "$@" 3>&- 6<&- 7<&- 8>&- 9>&-) <"${in:-/dev/null}" >&8 2>&9
+recorder_err=$!
+(exec 3>&- 6<&- 7<&- 8>&- 9>&-; start "$@") <"${in:-/dev/null}" >&8 2>&9
 code=$?
 exec 8>&- 9>&-
-turns=0 # a process left behind may hold the pipes open: it is not waited for
+end_the_rest
+turns=0 # one that could not be ended is not waited for
 while [ $turns -lt 500 ] && { [ ! -e "$out/.stdout.done" ] || [ ! -e "$out/.stderr.done" ]; }; do
     $bb usleep 10000
     turns=$((turns + 1))
