@@ -54,7 +54,7 @@ def train(
 
     wanted = kinds(gguf or ())
     options = {"data.path": data.resolve() if data else None, "run.max_steps": max_steps, "run.device": device}
-    request = Request(model, options, config, tuple(set_ or ()), card)
+    request = Request(model, options, config, tuple(set_ or ()), card, exports=bool(wanted))
     main = int(os.environ.get("RANK", "0")) == 0
     if main and (unload or (card is None and device != "cpu")):
         _make_room(ollama, unload)

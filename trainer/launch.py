@@ -17,6 +17,8 @@ from .config import Resolved, TrainConfig
 from .data.dataset import Dataset, prepare
 from .data.template import ChatTokenizer
 from .errors import ConfigError, HubTokenMissing, HubUnreachable, NoGpu
+from .export import architecture, vocabulary
+from .export.errors import UnsupportedExport
 from .plan import Plan, Shape, Work
 
 Show = Callable[["Prepared"], None]
@@ -32,6 +34,8 @@ class Request:
     yaml: Path | None = None
     sets: Sequence[str] = ()
     card: str | None = None
+    exports: bool = False
+    """A GGUF is to follow: a model that our writer does not know is refused now, not after hours of training."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ def _resolve(request: Request) -> Resolved:
 def _with_files(request: Request, resolved: Resolved, folder: Path) -> Prepared:
     settings = resolved.config
     shape = Shape.read(hub.read_config(folder))
+    if request.exports:
+        _check_export(folder)
     tokenizer = ChatTokenizer.load(folder)
     if settings.data.max_length > shape.context:
         raise ConfigError(
@@ -126,6 +132,17 @@ def _with_files(request: Request, resolved: Resolved, folder: Path) -> Prepared:
     dataset = prepare(settings.data, tokenizer, settings.run.seed)
     chosen = plan.make_plan(settings, shape, pick_card(request, settings), _work(settings, dataset))
     return Prepared(_apply(resolved, chosen), chosen, dataset, tokenizer)
+
+
+def _check_export(folder: Path) -> None:
+    """Refuse what the export after training would refuse. Raises UnsupportedExport or TokenizerUnusable."""
+    try:
+        described = architecture.describe(hub.read_config(folder))
+    except UnsupportedExport as error:
+        raise UnsupportedExport(
+            f"--gguf would fail after training. {error} It is an option of 'agent-loop export RUN': train without --gguf."
+        ) from None
+    vocabulary.read(folder, described.vocabulary)
 
 
 def _without_tokenizer(resolved: Resolved, shape: Shape, card: Card | None, reason: str) -> Prepared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from trainer import development, status
+from trainer import development, status, tiny
 from trainer import hub as hub_module
 from trainer.cli import app
 from trainer.data import EXAMPLES
@@ -112,6 +113,22 @@ class TestBadInput:
         assert done.exit_code == 3
         assert "line 2: 'text' is int, not text" in done.stderr
         assert "line 3: Not JSON" in done.stderr
+
+    def test_what_cannot_be_exported_is_not_trained(self, tmp_path: Path) -> None:
+        """With --gguf a family that our writer does not know, or a tokenizer that it cannot use, ends the plan."""
+        folder = tiny.make_tokenizer(tmp_path / "base")
+        config = json.loads((folder / "config.json").read_text())
+        words = ["train", "--dry-run", "--model", str(folder), "--gguf", "q8_0", "--device", "cpu"]
+        assert run(*words).exit_code == 0
+        (folder / "tokenizer.model").unlink()
+        assert (found := run(*words)).exit_code == 22
+        assert "No tokenizer.model" in found.output
+        (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+        assert (found := run(*words)).exit_code == 21
+        assert "--gguf would fail after training" in found.output
+        assert "not 'llama'" in found.output
+        assert "--converter official" in found.output
+        assert run(*words[:4], "--device", "cpu").exit_code == 0, "training itself is for any decoder"
 
     def test_custom_needs_model_and_data(self) -> None:
         """train-custom says what is missing; the preset commands are train with the model filled in."""
