@@ -70,6 +70,7 @@ def up(
     mode: Annotated[str, typer.Argument(help="dev, prod or train")] = "dev",
     gpu: Annotated[str, typer.Option(help="auto, on or off")] = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="do not look for a registry")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="Loki and Alloy too: logs to search in Grafana")] = False,
 ) -> None:
     """Build, start and wait for the stack [dev|prod|train]."""
     from ci.stack import machine
@@ -78,7 +79,7 @@ def up(
     if gpu not in ("auto", "on", "off"):
         raise UsageError(f"No --gpu '{gpu}'. Use auto, on or off.")
     card = gpu == "on" or (gpu == "auto" and machine.card_usable())
-    run(Project(mode=mode, offline=offline, gpu=card), pipelines())
+    run(Project(mode, offline, card, logs), pipelines())
 
 
 @app.command()

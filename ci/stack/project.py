@@ -41,11 +41,16 @@ class Project:
     mode: str = "dev"
     offline: bool = False
     gpu: bool = False
+    logs: bool = False
+    """Whether Loki and Alloy run too, so that logs can be searched in Grafana."""
     state: Path = field(default_factory=state_folder)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UsageError(f"No mode '{self.mode}'. Use one of {', '.join(MODES)}.")
+        if self.logs and (self.offline or self.mode == "train"):
+            why = "the training stack has none" if self.mode == "train" else "they exist only as registry images"
+            raise UsageError(f"No Loki and Alloy (--logs) here: {why}. 'agent-loop logs' merges the logs.")
 
     @property
     def files(self) -> list[Path]:
@@ -60,8 +65,9 @@ class Project:
             ("train", True): ["compose.train.yaml", "compose.train.offline.yaml"],
         }
         deployed = ["compose.served.yaml"] if self.mode != "train" and served.by_llamacpp(self.state) else []
+        searched = ["compose.logs.yaml"] if self.logs else []
         own = [self.override] if self.override.is_file() else []
-        return [*(COMPOSE / name for name in (*names[self.mode, self.offline], *deployed)), *own]
+        return [*(COMPOSE / name for name in (*names[self.mode, self.offline], *deployed, *searched)), *own]
 
     @property
     def override(self) -> Path:
@@ -71,7 +77,9 @@ class Project:
     @property
     def profiles(self) -> list[str]:
         """Offline takes none: whatever needs a registry has a profile. Nothing of the training side needs one."""
-        return [] if self.mode == "train" or self.offline else ["gpu" if self.gpu else "cpu"]
+        if self.mode == "train" or self.offline:
+            return []
+        return ["gpu" if self.gpu else "cpu", *(["logs"] if self.logs else [])]
 
     @property
     def images_env(self) -> Path:
@@ -85,7 +93,8 @@ class Project:
         store = self.state / "secrets" / "database_url"
         if store.is_file() and store.stat().st_size:  # else the run store is SQLite's, in the agent's own volume
             recorded["AGENT_LOOP_DATABASE_SECRET"] = "/run/secrets/database_url"  # noqa: S105 - a place
-        return {**limits, **recorded, **os.environ, "AGENT_LOOP_STATE": str(self.state)}
+        own = {"AGENT_LOOP_STATE": str(self.state), "AGENT_LOOP_MODE": self.mode}
+        return {**limits, **recorded, **os.environ, **own}
 
     def command(self, *words: str, more: Sequence[Path] = ()) -> list[str]:
         """The docker compose command line for this project, with further compose files."""
@@ -139,13 +148,15 @@ def remembered(state: Path, train: bool = False) -> Project:
         mode="train" if train else values.get("MODE", "dev"),
         offline=values.get("OFFLINE") == "1",
         gpu=values.get("GPU") == "1",
+        logs=values.get("LOGS") == "1",
         state=state,
     )
 
 
 def remember(project: Project) -> None:
     """Write down what `up` starts."""
-    values = {"MODE": project.mode, "OFFLINE": str(int(project.offline)), "GPU": str(int(project.gpu))}
+    flags = {"OFFLINE": project.offline, "GPU": project.gpu, "LOGS": project.logs}
+    values = {"MODE": project.mode, **{name: str(int(on)) for name, on in flags.items()}}
     write_env(project.state / _memory(project.mode == "train"), values, "What 'agent-loop up' started last.")
 
 

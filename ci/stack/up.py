@@ -62,7 +62,9 @@ def reach(stack: Project, context: Context) -> Project:
     if stack.offline or registry_answers():
         return stack
     context.say(f"No container registry can be reached: starting offline. {LEFT_OUT[stack.mode]}.")
-    return replace(stack, offline=True)
+    if stack.logs:
+        context.say("So are Loki and Alloy; 'agent-loop logs' shows all containers' logs, merged.")
+    return replace(stack, offline=True, logs=False)
 
 
 def machine_fits(stack: Project, context: Context) -> Project:

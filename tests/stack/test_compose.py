@@ -29,6 +29,8 @@ MODES = {
     "train": ["compose.train.yaml"],
     "train offline": ["compose.train.yaml", "compose.train.offline.yaml"],
     "prod served": ["compose.yaml", "compose.prod.yaml", "compose.served.yaml"],
+    "dev logs": ["compose.yaml", "compose.dev.yaml", "compose.logs.yaml"],
+    "prod logs": ["compose.yaml", "compose.prod.yaml", "compose.logs.yaml"],
     "dev backup": ["compose.yaml", "compose.dev.yaml", "compose.backup.yaml"],
 }
 
@@ -45,6 +47,10 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("trainer", "health"): "a job: it ends, and says how",
     ("trainer-gpu", "restart"): "a job: it ends",
     ("trainer-gpu", "health"): "a job: it ends, and says how",
+    (
+        "alloy",
+        "user",
+    ): "reads the engine's log files, which are root's, through a read-only mount; it has no capability",
     ("cadvisor", "user"): "reads cgroups and the engine's files of every container, all root's",
     ("wandb", "read-only"): "its image writes all over its root; behind a profile, for those who have a licence",
 }
@@ -82,7 +88,9 @@ CHECKS = {
     "limits": lambda s: {"cpus", "memory", "pids"} <= set(s["deploy"]["resources"]["limits"]),
     "restart": lambda s: s.get("restart") == "unless-stopped",
     "grace": lambda s: s.get("stop_grace_period") in ("1m0s", "2m0s"),
-    "log rotation": lambda s: s["logging"]["driver"] == "local" and "max-size" in s["logging"]["options"],
+    "log rotation": lambda s: (
+        s["logging"]["driver"] in ("local", "json-file") and {"max-size", "max-file"} <= set(s["logging"]["options"])
+    ),
     "health": lambda s: {"test", "start_period"} <= set(s.get("healthcheck", {})),
     "no fixed name": lambda s: "container_name" not in s,
     "no secret in the environment": lambda s: (
@@ -123,6 +131,32 @@ def test_only_the_meant_ports_are_published(mode: str) -> None:
         for port in service.get("ports", [])
     }
     assert published == PUBLISHED[mode]
+
+
+@pytest.mark.parametrize("mode", ["dev", "prod"])
+def test_logs_to_search_add_two_services_and_a_data_source(mode: str) -> None:
+    """Loki and Alloy come with the profile alone, publish nothing, and Grafana learns of Loki only then."""
+    plain, searched = config(mode), config(f"{mode} logs")
+    assert set(searched["services"]) - set(plain["services"]) == {"loki", "alloy"}
+    assert all(searched["services"][name]["profiles"] == ["logs"] for name in ("loki", "alloy"))
+    assert not any(searched["services"][name].get("ports") for name in ("loki", "alloy"))
+    sources = [
+        {
+            v["target"].rpartition("/")[2]
+            for v in found["services"]["grafana"]["volumes"]
+            if "/datasources/" in v["target"]
+        }
+        for found in (plain, searched)
+    ]
+    assert sources == [{"prometheus.yml"}, {"prometheus.yml", "loki.yml"}]
+
+
+@pytest.mark.parametrize("mode", ["dev", "prod", "prod logs"])
+def test_a_collector_can_tell_the_services_apart(mode: str) -> None:
+    """Every service's log lines carry project and service, which is all that the collector goes by."""
+    wanted = "com.docker.compose.project,com.docker.compose.service"
+    unnamed = [n for n, s in config(mode)["services"].items() if s["logging"]["options"].get("labels") != wanted]
+    assert unnamed == []
 
 
 def test_the_model_server_cannot_reach_out_in_production() -> None:

@@ -42,6 +42,17 @@ def test_down_speaks_of_what_up_started(stack: tuple[str, bool, bool], tmp_path:
         assert project.remembered(tmp_path) == Project("dev", state=tmp_path)
 
 
+def test_logs_to_search_are_remembered(tmp_path: Path) -> None:
+    """`up --logs` takes the overlay and its profile, and `down` ends what they started; offline there are none."""
+    started = Project("prod", logs=True, state=tmp_path)
+    project.remember(started)
+    assert project.remembered(tmp_path) == started
+    assert "compose.logs.yaml" in [path.name for path in started.files]
+    assert started.profiles == ["cpu", "logs"]
+    with pytest.raises(UsageError, match="only as registry images"):
+        Project("prod", offline=True, logs=True, state=tmp_path)
+
+
 def test_the_environment_wins_over_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person's variable beats a remembered setting, which beats nothing."""
     project.remember_setting(tmp_path, "AGENT_LOOP_MODEL", "gemma3:1b")
