@@ -140,7 +140,7 @@ def _check_export(folder: Path) -> None:
         described = architecture.describe(hub.read_config(folder))
     except UnsupportedExport as error:
         raise UnsupportedExport(
-            f"--gguf would fail after training. {error} It is an option of 'agent-loop export RUN': train without --gguf."
+            f"--gguf would fail after training. {error} That is for 'agent-loop export RUN': train without --gguf."
         ) from None
     vocabulary.read(folder, described.vocabulary)
 
