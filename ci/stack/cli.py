@@ -132,7 +132,8 @@ def doctor(
     from ci.stack import doctor, machine
 
     wanted = doctor.wanted_by(mode, gpu, offline)
-    findings = doctor.examine(machine.read(project.name(), wanted.ports, wanted.model), wanted)
+    there = machine.read(project.name(mode), wanted.ports.values(), wanted.model, project.state_folder())
+    findings = doctor.examine(there, wanted)
     table = Table(box=None)
     for title in ("CHECK", "", "FOUND", "FIX"):
         table.add_column(title, overflow="fold")

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ci.stack.errors import UsageError
 from ci.stack.machine import Machine
 
 GIB = 1024**3
+MIB = 1024**2
 OLDEST_ENGINE = (26, 1)
 OLDEST_COMPOSE = (2, 26)
 DISK_RESERVE = 10 * GIB
 """Bytes that images, metrics and logs take beside a model."""
+STATE_RESERVE = 16 * MIB
+"""Bytes for secrets, certificate and records beside the compose files."""
 OPEN_FILES = 4096
 
 
@@ -45,7 +48,8 @@ class Finding:
 class Wanted:
     """What the stack about to start asks of the machine."""
 
-    ports: tuple[int, ...] = (8000, 9090, 3000, 11434)
+    ports: Mapping[str, int] = field(default_factory=lambda: PORTS["dev"])
+    """Variable that moves a port, to the port."""
     subnets: tuple[str, ...] = ("172.20.0.0/16",)
     model: str = "gemma3n:e4b"
     model_bytes: int = 8 * GIB
@@ -79,7 +83,7 @@ def wanted_by(mode: str, gpu: str, offline: bool) -> Wanted:
         raise UsageError(f"No --gpu '{gpu}'. Use auto, on or off.")
     variable = "TRAINING_NETWORK_SUBNET" if mode == "train" else "AGENT_NETWORK_SUBNET"
     return Wanted(
-        ports=tuple(port(name, default) for name, default in PORTS[mode].items()),
+        ports={name: port(name, default) for name, default in PORTS[mode].items()},
         subnets=(os.environ[variable],) if os.environ.get(variable) else SUBNETS[mode],
         model=os.environ.get("AGENT_LOOP_MODEL", Wanted.model),
         gpu={"auto": None, "on": True, "off": False}[gpu],
@@ -129,21 +133,39 @@ def compose(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
 
 def ports(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     """Each port to publish is free, or held by this very stack."""
-    for number in wanted.ports:
+    for variable, number in wanted.ports.items():
         holder = machine.listening.get(number)
         if holder is None or holder == "this stack":
             yield Finding(f"port {number}", Level.OK, holder or "free")
         else:
-            variable = next((v for mode in PORTS.values() for v, default in mode.items() if default == number), "it")
             yield Finding(f"port {number}", Level.FAIL, f"taken by {holder}", f"stop it, or move ours: {variable}=…")
+    for number, variables in sorted(_shared(wanted.ports).items()):
+        detail = f"wanted by {' and '.join(variables)}"
+        yield Finding(f"port {number}", Level.FAIL, detail, "give each a port of its own")
+
+
+def _shared(ports: Mapping[str, int]) -> dict[int, list[str]]:
+    """Ports that more than one variable names."""
+    return {
+        number: [name for name, other in ports.items() if other == number]
+        for number in ports.values()
+        if list(ports.values()).count(number) > 1
+    }
 
 
 def disk(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
-    """Room for the images, a model and a margin where the engine keeps its data."""
+    """Room for the images, a model and a margin where the engine keeps its data, and for what the wrapper writes."""
     needed = DISK_RESERVE + (0 if wanted.offline or machine.model_present else wanted.model_bytes)
     detail = f"{machine.disk_free / GIB:.0f} GiB free in {machine.disk_path}, {needed / GIB:.0f} GiB needed"
     level = Level.OK if machine.disk_free >= needed else Level.FAIL
     yield Finding("disk", level, detail, "" if level == Level.OK else "agent-loop clean, or move Docker's data-root")
+    if machine.state_free < STATE_RESERVE:
+        detail = (
+            f"{machine.state_free / MIB:.1f} MiB free in {machine.state_path}, {STATE_RESERVE / MIB:.0f} MiB needed"
+        )
+        yield Finding(
+            "state folder", Level.FAIL, detail, "free space there, or name another folder: AGENT_LOOP_STATE=…"
+        )
 
 
 def memory(machine: Machine, wanted: Wanted) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -46,6 +47,8 @@ class Machine:
     """Port to what holds it; `this stack` for the stack's own."""
     disk_path: str = "/"
     disk_free: int = 0
+    state_path: str = ""
+    state_free: int = 0
     memory_free: int = 0
     gpus: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -56,7 +59,7 @@ class Machine:
     open_files: int = 0
 
 
-def read(project: str, ports: tuple[int, ...], model: str) -> Machine:
+def read(project: str, ports: Iterable[int], model: str, state: Path) -> Machine:
     """Read everything. Nothing here raises: what cannot be read is absent in the snapshot."""
     info = json_of("docker", "info", "--format", "{{json .}}")
     drivers = [str(value) for pair in info.get("DriverStatus") or [] for value in pair]
@@ -74,6 +77,8 @@ def read(project: str, ports: tuple[int, ...], model: str) -> Machine:
         listening={port: holder for port in ports if (holder := holder_of(port, project))},
         disk_path=data_root,
         disk_free=disk.free,
+        state_path=str(state),
+        state_free=shutil.disk_usage(state).free,
         memory_free=memory_available(),
         gpus=tuple(output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()),
         routes=tuple(networks(project)),

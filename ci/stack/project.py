@@ -20,9 +20,14 @@ COMPOSE = Path(__file__).resolve().parent / "compose"
 MODES = ("dev", "prod", "train")
 
 
+def state_place() -> Path:
+    """Where the folder that outlives the containers is, or will be."""
+    return Path(os.environ.get("AGENT_LOOP_STATE", ROOT / "state")).absolute()
+
+
 def state_folder() -> Path:
     """The folder that outlives the containers; made private on first use."""
-    folder = Path(os.environ.get("AGENT_LOOP_STATE", ROOT / "state")).absolute()
+    folder = state_place()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
@@ -103,15 +108,21 @@ class Project:
         return ["docker", "compose", *files, *profiles, *words]
 
     def compose(
-        self, *words: str, capture: bool = False, more: Sequence[Path] = (), given: str | None = None
+        self,
+        *words: str,
+        capture: bool = False,
+        more: Sequence[Path] = (),
+        given: str | None = None,
+        assumed: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run compose; output goes to the terminal unless captured, `given` goes to its standard input.
+        """Run compose; output goes to the terminal unless captured, `given` goes to its standard input, `assumed` are
+        variables for where none is set.
 
         Never raises for an exit status.
         """
         return subprocess.run(
             self.command(*words, more=more),
-            env=self.environment(),
+            env={**(assumed or {}), **self.environment()},
             text=True,
             capture_output=capture,
             input=given,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -9,7 +10,8 @@ from typing import ParamSpec
 
 import typer
 
-from ci.stack.errors import Interrupted, StackError
+from ci.stack.errors import Interrupted, NotReady, StackError
+from ci.stack.project import state_place
 
 P = ParamSpec("P")
 
@@ -20,7 +22,7 @@ def say(line: str) -> None:
 
 
 def reported(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn a StackError into its one line and its exit status."""
+    """Turn a StackError, or a disk that refuses, into its one line and its exit status."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -29,6 +31,12 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except StackError as error:
             say(f"agent-loop: {error}")
             raise typer.Exit(error.exit_status) from error
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            fix = "Free space there, and run it again." if full else "See to it, and run it again."
+            # A write that fails does not say where; what the wrapper writes lies in one folder.
+            say(f"agent-loop: {error.strerror or error}, {error.filename or state_place()}. {fix}")
+            raise typer.Exit(NotReady.exit_status if full else StackError.exit_status) from error
         except KeyboardInterrupt as error:
             say("agent-loop: interrupted; the same command goes on from here")
             raise typer.Exit(Interrupted.exit_status) from error

@@ -1,7 +1,7 @@
 """`agent-loop up`: a list of small steps, each taking what the last one found, so that each is tested alone.
 
-engine → registry → machine → secrets → proxy → images → containers → report. All are idempotent: `up` after an
-interruption, or again with nothing changed, does only what is missing.
+engine → registry → machine → secrets → own compose file → proxy → images → containers → report. All are idempotent:
+`up` after an interruption, or again with nothing changed, does only what is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ci.stack import container_engine, doctor, images, machine, offline, project, proxy, secrets
-from ci.stack.errors import EngineMissing, NotReady, StartFailed
+from ci.stack.errors import EngineMissing, NotReady, StartFailed, UsageError
 from ci.stack.project import Project
 from ci.stack.reach import registry_answers
 
@@ -73,10 +73,25 @@ def machine_fits(stack: Project, context: Context) -> Project:
         doctor.wanted_by(stack.mode, "on" if stack.gpu else "auto", stack.offline),
         model=stack.environment().get("AGENT_LOOP_MODEL", doctor.Wanted.model),
     )
-    found = doctor.examine(machine.read(project.name(stack.mode), wanted.ports, wanted.model), wanted)
-    wrong = [f"{f.check}: {f.detail} ({f.fix})" for f in found if f.level is doctor.Level.FAIL]
+    there = machine.read(project.name(stack.mode), wanted.ports.values(), wanted.model, stack.state)
+    wrong = [f"{f.check}: {f.detail} ({f.fix})" for f in doctor.examine(there, wanted) if f.level is doctor.Level.FAIL]
     if wrong:
         raise NotReady(f"Not ready to start {stack.mode}. {'; '.join(wrong)}.")
+    return stack
+
+
+def own_file(stack: Project, context: Context) -> Project:
+    """A person's own compose file fits the others. Raises UsageError with what compose says of it.
+
+    Asked before images are built, so those have any name here.
+    """
+    if stack.override.is_file():
+        variables = [*(image.variable for image in OURS[stack.mode]), *offline.STAND_INS.values()]
+        assumed = dict.fromkeys(variables, "agent-loop/to-be-built")
+        checked = stack.compose("config", "--quiet", capture=True, assumed=assumed)
+        if checked.returncode != 0:
+            said = " ".join(checked.stderr.split())
+            raise UsageError(f"Your compose file does not fit, {stack.override}: {said}. Correct it, or move it away.")
     return stack
 
 
@@ -114,8 +129,8 @@ def start(stack: Project, context: Context) -> Project:
     done = stack.compose("up", "--detach", "--wait", "--wait-timeout", "300", "--remove-orphans", "--quiet-pull")
     if done.returncode != 0:
         raise StartFailed(
-            f"Not every container became healthy: {', '.join(unhealthy(stack)) or 'see above'}."
-            " 'agent-loop logs SERVICE' shows why; 'agent-loop up' tries again."
+            f"Not every container became healthy: {'; '.join(unhealthy(stack)) or 'see above'}."
+            " 'agent-loop logs SERVICE' shows more; 'agent-loop up' tries again."
         )
     return stack
 
@@ -127,7 +142,7 @@ def report(stack: Project, context: Context) -> Project:
     return stack
 
 
-STEPS = (engine, reach, machine_fits, make_secrets, proxy_files, build_images, start, report)
+STEPS = (engine, reach, machine_fits, make_secrets, own_file, proxy_files, build_images, start, report)
 
 
 def up(stack: Project, context: Context) -> Project:
@@ -144,12 +159,15 @@ def containers(stack: Project) -> list[dict[str, object]]:
 
 
 def unhealthy(stack: Project) -> list[str]:
-    """`service (state)` of each container that is neither healthy nor done with exit status 0."""
-    return sorted(
-        f"{c['Service']} ({c.get('Health') or c['State']})"
-        for c in containers(stack)
-        if c.get("Health") not in ("healthy", "") or (c["State"] != "running" and c.get("ExitCode") != 0)
-    )
+    """`service (state): its last line` of each container that is neither healthy nor done with exit status 0."""
+    found: list[str] = []
+    for c in containers(stack):
+        if c.get("Health") not in ("healthy", "") or (c["State"] != "running" and c.get("ExitCode") != 0):
+            logged = stack.compose("logs", "--no-log-prefix", "--tail", "5", str(c["Service"]), capture=True)
+            lines = [line.strip() for line in logged.stdout.splitlines() if line.strip()]
+            said = f": {lines[-1][:300]}" if lines else ""
+            found.append(f"{c['Service']} ({c.get('Health') or c['State']}){said}")
+    return sorted(found)
 
 
 TITLES = {

@@ -19,6 +19,7 @@ HEALTHY = Machine(
     compose="2.26.1-4",
     buildx="0.13.1",
     disk_free=200 * GIB,
+    state_free=GIB,
     memory_free=32 * GIB,
     registry=True,
     model_present=True,
@@ -48,6 +49,7 @@ BROKEN = {
     "old image store": (replace(HEALTHY, containerd_store=False), "image store", Level.WARN, "containerd-snapshotter"),
     "port taken": (replace(HEALTHY, listening={3000: "node (pid 7)"}), "port 3000", Level.FAIL, "GRAFANA_PORT"),
     "disk full": (replace(HEALTHY, disk_free=2 * GIB), "disk", Level.FAIL, "agent-loop clean"),
+    "state folder full": (replace(HEALTHY, state_free=1000), "state folder", Level.FAIL, "AGENT_LOOP_STATE"),
     "little memory": (replace(HEALTHY, memory_free=3 * GIB), "memory", Level.WARN, "a smaller model"),
     "toolkit missing": (replace(HEALTHY, gpus=("RTX 4090",)), "gpu", Level.WARN, "nvidia-ctk"),
     "card lost later": (
@@ -96,6 +98,19 @@ def test_our_own_containers_are_no_clash() -> None:
     """A running stack holds its ports and its subnet rightly."""
     running = replace(HEALTHY, listening={8000: "this stack"}, routes=(Route("172.20.0.0/16", "this stack"),))
     assert {line.level for line in found(running).values()} == {Level.OK}
+
+
+def test_a_moved_port_is_named_by_what_moved_it() -> None:
+    """The fix is the variable of that very port, wherever it was moved to."""
+    taken = replace(HEALTHY, listening={9999: "node (pid 7)"})
+    assert "PROMETHEUS_PORT" in found(taken, Wanted(ports={"PROMETHEUS_PORT": 9999}))["port 9999"].fix
+
+
+def test_two_of_ours_on_one_port_are_both_named() -> None:
+    """Before any container finds out."""
+    line = found(HEALTHY, Wanted(ports={"HTTP_PORT": 8443, "HTTPS_PORT": 8443}))["port 8443"]
+    assert line.level is Level.FAIL
+    assert line.detail == "wanted by HTTP_PORT and HTTPS_PORT"
 
 
 def test_a_real_listener_is_named() -> None:

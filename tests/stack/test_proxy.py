@@ -49,23 +49,66 @@ def test_ones_own_certificate_is_served(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "stack" / "tls" / "cert.pem").read_bytes() == (own / "tls" / "cert.pem").read_bytes()
 
 
-@pytest.mark.parametrize("broken", ["one variable", "no file", "wrong key"])
+def pair(folder: Path) -> tuple[Path, Path]:
+    """A certificate and its key."""
+    folder.mkdir()
+    proxy.ensure(folder, grafana=False)
+    return folder / "tls" / "cert.pem", folder / "tls" / "key.pem"
+
+
+def locked(key: Path, target: Path) -> Path:
+    """The same key behind a passphrase."""
+    command = ["openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(target)]
+    subprocess.run(command, check=True)
+    return target
+
+
+BROKEN = {
+    "one variable": "Set both",
+    "no file": "none.pem: No such file or directory, in AGENT_LOOP_TLS_CERT",
+    "a folder": "Is a directory, in AGENT_LOOP_TLS_KEY",
+    "binary": "not text, in AGENT_LOOP_TLS_CERT",
+    "swapped": "No certificate in .*key.pem",
+    "no key in it": "No private key in .*cert.pem",
+    "passphrase": "openssl pkey",
+    "wrong key": "matching PEM pair",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_what_does_not_fit_is_one_clear_line(broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a pair, an unreadable file, a key of another certificate: each is named with the fix."""
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        proxy.ensure(tmp_path / name, grafana=False)
-    certificate, key = tmp_path / "a" / "tls" / "cert.pem", tmp_path / "b" / "tls" / "key.pem"
+    """Half a pair, an unreadable file, another certificate's key: each is named with the fix, nothing is replaced."""
+    certificate, key = pair(tmp_path / "a")
+    _, other = pair(tmp_path / "b")
+    served, _ = pair(tmp_path / "stack")
+    before = served.read_bytes()
+    (tmp_path / "der").write_bytes(b"\x30\x82\xff\xfe")
     wanted = {
-        "one variable": (str(certificate), "", "Set both"),
-        "no file": (str(tmp_path / "none.pem"), str(key), "none.pem"),
-        "wrong key": (str(certificate), str(key), "matching PEM pair"),
+        "one variable": (certificate, ""),
+        "no file": (tmp_path / "none.pem", key),
+        "a folder": (certificate, tmp_path),
+        "binary": (tmp_path / "der", key),
+        "swapped": (key, certificate),
+        "no key in it": (certificate, certificate),
+        "passphrase": (certificate, locked(key, tmp_path / "locked")),
+        "wrong key": (certificate, other),
     }
-    cert_path, key_path, message = wanted[broken]
-    monkeypatch.setenv("AGENT_LOOP_TLS_CERT", cert_path)
-    monkeypatch.setenv("AGENT_LOOP_TLS_KEY", key_path)
-    with pytest.raises(StackError, match=message):
+    for variable, value in zip(("AGENT_LOOP_TLS_CERT", "AGENT_LOOP_TLS_KEY"), wanted[broken], strict=True):
+        monkeypatch.setenv(variable, str(value))
+    with pytest.raises(StackError, match=BROKEN[broken]) as caught:
         proxy.ensure(tmp_path / "stack", grafana=False)
+    assert "\n" not in str(caught.value)
+    assert served.read_bytes() == before
+
+
+def test_a_pair_that_broke_is_made_again(tmp_path: Path) -> None:
+    """Killed between key and certificate, or a file cut short: the next start makes a self-signed pair that works."""
+    certificate, key = pair(tmp_path / "stack")
+    key.unlink()
+    key.write_text("-----BEGIN PRIVATE KEY-----")
+    assert "self-signed" in proxy.ensure(tmp_path / "stack", grafana=False)[0]
+    assert proxy.ensure(tmp_path / "stack", grafana=False) == []
+    assert "DNS:localhost" in subject(certificate)
 
 
 def test_a_start_keeps_the_split_of_a_release(tmp_path: Path) -> None:

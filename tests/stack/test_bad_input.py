@@ -1,0 +1,139 @@
+"""What a person can get wrong: one clear line with value, place and fix, its own status, a state to go on from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from ci.stack import doctor, machine, project, secrets, up
+from ci.stack.errors import NotReady, UsageError
+from ci.stack.project import ROOT, Project
+from ci.stack.reporting import reported
+from ci.stack.up import Context
+from tests.stack.running import free_port
+from tests.stack.test_doctor import HEALTHY
+
+CONTEXT = Context(lambda line: None, lambda words: 0)
+
+
+def call(*words: str, **environment: str) -> tuple[int, str]:
+    """Exit status and all that `agent-loop WORDS` says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ci.cli", *words],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own without a free byte."""
+    if os.geteuid() != 0:
+        pytest.skip("a file system of its own takes root")
+    folder = tmp_path / "full"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with (folder / "filler").open("wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(4096))
+            except OSError:
+                pass
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+class TestFullDisk:
+    """A disk that takes nothing more."""
+
+    def test_is_one_line_with_its_own_status(
+        self, full: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """No traceback, the place, status 6; once there is room the same goes on from there."""
+        monkeypatch.setenv("AGENT_LOOP_STATE", str(full))
+
+        @reported
+        def make() -> None:
+            secrets.ensure(project.state_folder())
+
+        with pytest.raises(typer.Exit) as ended:
+            make()
+        assert ended.value.exit_code == 6
+        assert capsys.readouterr().err == (
+            f"agent-loop: No space left on device, {full}. Free space there, and run it again.\n"
+        )
+        (full / "filler").unlink()
+        make()
+        assert secrets.show(full, "grafana")
+
+    def test_is_seen_before_anything_starts(self, full: Path) -> None:
+        """`doctor` names the folder and the variable that moves it, with status 1."""
+        status, said = call("doctor", "--offline", AGENT_LOOP_STATE=str(full), COLUMNS="300")
+        assert status == 1
+        assert f"0.0 MiB free in {full}" in said
+
+    @pytest.mark.containers
+    def test_up_starts_nothing_on_it(self, full: Path) -> None:
+        """Status 6 and the same words, before a secret or an image is made."""
+        ports = {variable: str(free_port()) for variable in doctor.PORTS["dev"]}
+        place = {"AGENT_LOOP_STATE": str(full), "AGENT_LOOP_PROJECT": "al-test-full"}
+        status, said = call("up", "--offline", **place, **ports, AGENT_NETWORK_SUBNET="172.29.7.0/24")
+        assert status == 6
+        assert f"state folder: 0.0 MiB free in {full}" in said
+        assert [path.name for path in full.iterdir()] == ["filler"]
+
+
+class TestCard:
+    """A card that is asked for and is not there."""
+
+    def test_up_says_so_before_anything_starts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`--gpu on` without a driver: the check's name, what is missing, and the way without."""
+        monkeypatch.setattr(machine, "read", lambda *words: HEALTHY)
+        with pytest.raises(
+            NotReady, match=r"gpu: no NVIDIA card answers nvidia-smi \(install the driver, or: --gpu off\)"
+        ):
+            up.machine_fits(Project(gpu=True, state=tmp_path), CONTEXT)
+
+
+class TestOwnFile:
+    """A person's override file."""
+
+    @pytest.mark.containers
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("services:\n  agent: [", "yaml: line"),
+            ("services:\n  agent:\n    imagee: x\n", "imagee"),
+            ("services:\n  other: {}\n", "other"),
+            ('services:\n  agent:\n    environment: {A: "${NOT_SET:?give it a value}"}\n', "give it a value"),
+        ],
+        ids=["no YAML", "a misspelt key", "a service of nothing", "a variable that is missing"],
+    )
+    def test_what_does_not_fit_is_named_before_images_are_built(self, text: str, said: str, tmp_path: Path) -> None:
+        """One line with the file, what compose says of it, and the way out; status 2."""
+        (tmp_path / "override.yaml").write_text(text)
+        with pytest.raises(UsageError) as caught:
+            up.own_file(Project("prod", state=tmp_path), CONTEXT)
+        assert f"does not fit, {tmp_path}/override.yaml: " in str(caught.value)
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.containers
+    def test_what_fits_is_taken(self, tmp_path: Path) -> None:
+        """A changed limit is no mistake."""
+        (tmp_path / "override.yaml").write_text("services: {agent: {environment: {AGENT_LOOP_MAX_STEPS: '3'}}}\n")
+        stack = Project("prod", state=tmp_path)
+        assert up.own_file(stack, CONTEXT) == stack
