@@ -69,6 +69,11 @@ class ToolSpec:
     description: str
     parameters: JsonSchema
 
+    def as_function(self) -> dict[str, Any]:
+        """The form of OpenAI's chat completions, which Ollama took over."""
+        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": function}
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

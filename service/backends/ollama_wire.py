@@ -53,17 +53,7 @@ def body(request: ChatRequest, num_ctx: int, keep_alive: str) -> dict[str, Any]:
         "options": options,
     }
     if request.tools:
-        wire["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": dict(tool.parameters),
-                },
-            }
-            for tool in request.tools
-        ]
+        wire["tools"] = [tool.as_function() for tool in request.tools]
     if request.format is not None:
         wire["format"] = request.format if isinstance(request.format, str) else dict(request.format)
     if request.think is not None:

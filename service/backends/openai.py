@@ -251,17 +251,7 @@ def _body(request: ChatRequest) -> dict[str, Any]:
         if value is not None:
             body[name] = value
     if request.tools:
-        body["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": dict(tool.parameters),
-                },
-            }
-            for tool in request.tools
-        ]
+        body["tools"] = [tool.as_function() for tool in request.tools]
     if request.format == "json":
         body["response_format"] = {"type": "json_object"}
     elif request.format is not None:
