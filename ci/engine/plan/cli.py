@@ -58,7 +58,7 @@ def plan(
         if as_json:
             print(json.dumps(planned.to_json(target.source.name), indent=2, ensure_ascii=False))
         else:
-            sys.stdout.write(tree(planned.graph, planned.notes()))
+            sys.stdout.write(tree(planned))
         return 0
 
     raise typer.Exit(told(work))

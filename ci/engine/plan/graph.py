@@ -44,6 +44,15 @@ class Step:
                     yield name, item.number
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question that only a build could answer: of which step's object, and the placeholder that it got."""
+
+    field: str
+    step: int
+    answer: Any
+
+
 @dataclass
 class PlanGraph:
     """All steps that some results rest on."""

@@ -33,16 +33,7 @@ from ci.engine.module.types import LIST, OBJECT, Argument, Function, TypeRef
 from ci.engine.session import Plan
 from ci.engine.values import Container, Directory
 
-from .graph import PlanGraph
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question that only a build could answer, and the placeholder that it got."""
-
-    field: str
-    step: int
-    answer: Any
+from .graph import Asked, PlanGraph
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from typing import Any
 
 from ci.engine.module.names import kebab
 
-from .graph import PlanGraph, Ref, Step
+from .graph import Asked, PlanGraph, Ref, Step
+from .planner import Planned
 
 MAIN_ARGUMENTS = ("address", "path", "args", "name", "key", "uri", "value", "port", "cmd", "contents")
 """Arguments that are told without their names: the field says what they are."""
@@ -48,18 +49,25 @@ class _Drawing:
         return tuple(Node(words(s), tuple(self.inputs(s))) for s in steps)
 
     def inputs(self, step: Step) -> Iterator[Node]:
+        """The objects that a step is given."""
         for name, number in step.refs():
-            short, whole = self.place(number)
-            if whole is None:
-                yield Node(f"{kebab(name)}: {short}")
-                continue
-            target = self.plan.steps[whole]
-            if whole in self.drawn:
-                yield Node(f"{kebab(name)}: {short}{target.type} #{self.drawn[whole]}, as above")
-                continue
-            self.drawn[whole] = len(self.drawn) + 1
-            label = f"{kebab(name)}: {short}{target.type} #{self.drawn[whole]}"
-            yield Node(label, self.chain(whole))
+            yield self.named(f"{kebab(name)}:", number)
+
+    def asked(self, question: Asked) -> Node:
+        """What a question is about, and what was taken for its answer."""
+        told = f", taken as {json.dumps(question.answer, ensure_ascii=False)}"
+        return self.named(f"asks {kebab(question.field)} of", question.step, told)
+
+    def named(self, before: str, number: int, after: str = "") -> Node:
+        """An object between some words, with its chain where that is not drawn yet."""
+        short, whole = self.place(number)
+        if whole is None:
+            return Node(f"{before} {short}{after}")
+        target = self.plan.steps[whole]
+        if whole in self.drawn:
+            return Node(f"{before} {short}{target.type} #{self.drawn[whole]}, as above{after}")
+        self.drawn[whole] = len(self.drawn) + 1
+        return Node(f"{before} {short}{target.type} #{self.drawn[whole]}{after}", self.chain(whole))
 
     def place(self, number: int) -> tuple[str, int | None]:
         """How an object is named in few words, and the chain that must be drawn to understand it."""
@@ -115,15 +123,17 @@ def _value(value: Any, bare: bool = False) -> str:
     return text if len(text) <= LONG else f"{text[:LONG]}… ({len(text)} characters)"
 
 
-def tree(plan: PlanGraph, notes: Sequence[str] = ()) -> str:
-    """The plan as text. `notes` stand beneath it, a line each."""
-    drawing = _Drawing(plan)
+def tree(planned: Planned) -> str:
+    """A function's plan as text: what it makes, then what it asks on the way."""
+    drawing = _Drawing(planned.graph)
     lines: list[str] = []
-    for name, number in plan.results.items():
-        step = plan.steps[number]
-        lines.append(f"{name}: {step.type}")
+    for name, number in planned.graph.results.items():
+        lines.append(f"{name}: {planned.graph.steps[number].type}")
         lines += _lines(drawing.chain(number), "")
-    return "\n".join([*lines, *notes]) + "\n"
+    if not lines:
+        lines.append(f"{planned.function}: {planned.returns}" + ("" if planned.asked else ", nothing is built"))
+    lines += _lines([drawing.asked(question) for question in planned.asked], "")
+    return "\n".join(lines) + "\n"
 
 
 def _lines(nodes: Sequence[Node], indent: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from .conftest import Modules
 
 def test_a_tree_tells_a_build_from_base_to_labels(modules: Modules) -> None:
     """Every step stands in order, what it copies hangs beneath it, and a shared chain is drawn once."""
-    lines = tree(modules("webapp").plan("build-runtime", "--revision", "abc").graph).splitlines()
+    lines = tree(modules("webapp").plan("build-runtime", "--revision", "abc")).splitlines()
     assert lines[0] == "build-runtime: Container"
     assert lines[2:5] == [
         '├── with-directory /opt/packages owner="10001:10001"',
@@ -49,6 +49,15 @@ def test_a_function_that_only_asks_has_a_plan(modules: Modules) -> None:
     assert planned.nodes == {}
     assert [a.field for a in planned.asked] == ["glob"]
     assert "size" not in planned.graph.results
+    lines = tree(planned).splitlines()
+    assert lines[0] == "size: integer"
+    assert lines[1].startswith("└── asks glob of ")
+    assert any("── from " in line for line in lines[2:]), "what is asked about is drawn"
+
+
+def test_a_function_that_builds_nothing_says_so(modules: Modules) -> None:
+    """An answer that needs no build is told apart from an empty plan."""
+    assert tree(modules("greeter").plan("greet", "--name", "Ada")) == "greet: string, nothing is built\n"
 
 
 def test_objects_inside_the_modules_own_are_found(modules: Modules) -> None:
@@ -60,7 +69,7 @@ def test_objects_inside_the_modules_own_are_found(modules: Modules) -> None:
 def test_no_secret_is_read_or_shown(modules: Modules) -> None:
     """A secret that the function reads is *** to it, and *** is all that the plan can show."""
     planned = modules("careless").plan("build-leaky", "--token", "cmd://echo very-secret")
-    text = tree(planned.graph) + json.dumps(planned.to_json("careless"))
+    text = tree(planned) + json.dumps(planned.to_json("careless"))
     assert "TOKEN=***" in text
     assert "--token=***" in text
     assert "very-secret" not in text.replace("cmd://echo very-secret", "")
