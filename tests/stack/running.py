@@ -51,6 +51,23 @@ class Running:
         assert not check or done.returncode == 0, f"agent-loop {' '.join(words)}: {done.stdout}\n{done.stderr}"
         return done
 
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start `agent-loop WORDS` as a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "ci.cli", *words],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def created(self) -> list[str]:
+        """The ids of its containers, whether they run or not."""
+        return self.docker(
+            "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.name}"
+        ).splitlines()
+
     @property
     def name(self) -> str:
         """The compose project."""
@@ -93,8 +110,8 @@ class Running:
         return json.loads(self.inside("prometheus", *words))  # type: ignore[no-any-return]
 
 
-def eventually(condition: Callable[[], object], what: str, seconds: float = WAIT) -> Any:
-    """What `condition` gives once it is true; an exception inside counts as not yet."""
+def eventually(condition: Callable[[], object], what: str, seconds: float = WAIT, pause: float = 1.0) -> Any:
+    """What `condition` gives once it is true, asked every `pause` seconds; an exception inside counts as not yet."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -106,7 +123,7 @@ def eventually(condition: Callable[[], object], what: str, seconds: float = WAIT
         if found:
             return found
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} ({seen})"
-        time.sleep(1)
+        time.sleep(pause)
 
 
 def restart_engine() -> None:

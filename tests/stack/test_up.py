@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import re
+import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from ci.stack.project import ROOT, read_env
 from tests.stack.running import Running, eventually, stack
 
 pytestmark = pytest.mark.containers
@@ -56,16 +63,57 @@ def test_up_again_recreates_nothing(running: Running) -> None:
     assert running.containers() == before
 
 
-def test_down_loses_nothing(running: Running) -> None:
-    """A run made before `down` is there after `up`."""
+def test_down_loses_nothing_and_a_killed_up_is_repaired(running: Running) -> None:
+    """A run made before `down` is there after an `up` that was killed half-way and an `up` that ends."""
     with running.client("AGENT_LOOP_PORT") as client:
         made = client.post("/v1/runs", json={"input": "Which port does Grafana use?"}).raise_for_status().json()
     running.call("down")
     assert running.containers() == {}
+    halfway = running.start("up", "--offline")
+    eventually(running.created, "the first container of a starting stack", pause=0.05)
+    os.killpg(halfway.pid, signal.SIGKILL)
+    halfway.wait()
     running.call("up", "--offline")
     with running.client("AGENT_LOOP_PORT") as client:
         again = client.get(f"/v1/runs/{made['id']}").raise_for_status().json()
     assert again["outcome"] == made["outcome"] == "completed"
+
+
+def test_what_was_deployed_is_served_and_so_is_what_was_before(running: Running, tmp_path: Path) -> None:
+    """`deploy RUN` and `up`: the agent answers with that file under that name; one step back is the one before."""
+    digests = [exported(tmp_path / name, tail) for name, tail in (("first", b""), ("second", b"\0"))]
+
+    def served() -> tuple[str, str]:
+        """Model and digest that the service says it runs, after it answered with it."""
+        with running.client("AGENT_LOOP_PORT") as client:
+            model = client.get("/v1/models").raise_for_status().json()["data"][-1]["id"]
+            question = [{"role": "user", "content": "Which port does the service use?"}]
+            body = {"model": model, "temperature": 0, "messages": question}
+            answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+            assert "8000" in answer["choices"][0]["message"]["content"]
+            info = re.search(r"agent_loop_build_info\{[^}]*model_digest=\"([^\"]*)\"", client.get("/metrics").text)
+            assert info
+            return model, info[1]
+
+    for name, digest in zip(("first", "second"), digests, strict=True):
+        running.call("deploy", str(tmp_path / name), "--to", "llamacpp", "--name", name)
+        running.call("up", "--offline")
+        assert served() == (name, digest)
+    running.call("deploy", "--rollback")
+    running.call("up", "--offline")
+    assert served() == ("first", digests[0])
+
+
+def exported(run: Path, tail: bytes) -> str:
+    """A run with a verified export, the demo model with `tail` behind it; returns the file's digest."""
+    (run / "export").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    content = (ROOT / "models" / "demo" / "agent-loop-demo-q8_0.gguf").read_bytes() + tail
+    (run / "export" / "model.gguf").write_bytes(content)
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    entry = {"file": "model.gguf", "kind": "q8_0", "digest": digest, "verification": {"problems": []}}
+    (run / "export" / "export.json").write_text(json.dumps({"run": run.name, "verified": True, "files": [entry]}))
+    return digest
 
 
 def test_a_backup_is_put_back(running: Running) -> None:
@@ -79,6 +127,19 @@ def test_a_backup_is_put_back(running: Running) -> None:
         running.call("backup", "restore", name, "--yes")
         assert client.get(f"/v1/runs/{made['id']}").status_code == 200
         assert client.get(f"/v1/runs/{later['id']}").status_code == 404
+
+
+def test_backups_can_reach_postgresql(running: Running) -> None:
+    """The image that makes backups holds pg_dump and pg_restore, and all that they load."""
+    image = read_env(running.state / "images.env")["AGENT_LOOP_IMAGE_OPS"]
+    program = "from observability.backup.postgres import Database\n"
+    program += "for name in ('pg_dump', 'pg_restore'): print(Database('').program(name, '--version').stdout)"
+    python = ("--entrypoint", "/app/.venv/bin/python", image)
+    said = running.docker("run", "--rm", "--network", "none", *python, "-c", program)
+    assert [line.split()[:2] for line in said.split("\n\n")] == [
+        ["pg_dump", "(PostgreSQL)"],
+        ["pg_restore", "(PostgreSQL)"],
+    ]
 
 
 def test_a_taken_port_is_named_before_anything_starts(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -41,6 +41,10 @@ TRAINING_FOLDERS = ("/models", "/gguf", "/checkpoints", "/logs", "/runs")
 LIBRARIES = ("libgomp1",)
 """What the service's wheels load from the system: llama.cpp computes with OpenMP."""
 
+POSTGRESQL = ("postgresql-client-17", "libpq5", "libgssapi-krb5-2", "libkrb5-3", "libk5crypto3", "libkrb5support0")
+POSTGRESQL += ("libkeyutils1", "libcom-err2", "libldap2", "libsasl2-2")
+"""pg_dump and pg_restore for backups, and what they load; the package's Perl wrapper and its Perl stay out."""
+
 TEST_PACKAGES = ("chromium", "nginx", "postgresql", "prometheus", "prometheus-alertmanager", *LIBRARIES)
 """What tests in the test container talk to: a browser, a proxy, a database, promtool, amtool."""
 
@@ -119,9 +123,9 @@ def _serving(container: dagger.Container, command: list[str]) -> dagger.Containe
 
 def ops(source: dagger.Directory, release: Release, *, platform: dagger.Platform | None = None) -> dagger.Container:
     """The jobs beside the service: drift, GPU monitor, backup. `python -m observability JOB`."""
-    container = application(source, "ops", "observability", folders=OPS_FOLDERS, platform=platform).with_entrypoint(
-        [environment.PYTHON, "-m", "observability"]
-    )
+    container = application(
+        source, "ops", "observability", folders=OPS_FOLDERS, platform=platform, libraries=POSTGRESQL
+    ).with_entrypoint([environment.PYTHON, "-m", "observability"])
     return labelled(_importable(container, "observability"), "agent-loop ops", PYTHON, release)
 
 
