@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from observability.grafana.boards.queries import JOB, mean, quantile, rate
+from observability.grafana.boards.queries import JOB, mean, rate, spread
 from observability.grafana.panels import Board, Row, line, q, stat
 
 AGENT = Board(
@@ -29,15 +29,7 @@ AGENT = Board(
                 line(
                     "Duration",
                     "s",
-                    q(
-                        quantile(0.5, "gen_ai_invoke_agent_duration_seconds", "gen_ai_agent_name"),
-                        "p50 {{gen_ai_agent_name}}",
-                    ),
-                    q(
-                        quantile(0.95, "gen_ai_invoke_agent_duration_seconds", "gen_ai_agent_name"),
-                        "p95 {{gen_ai_agent_name}}",
-                        exemplars=True,
-                    ),
+                    *spread("gen_ai_invoke_agent_duration_seconds", "gen_ai_agent_name", exemplars=True),
                 ),
                 line(
                     "Model calls in a run, p95",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from observability.grafana.boards.queries import increase, rate, share
-from observability.grafana.panels import Board, Row, line, q, table
+from observability.grafana.panels import Board, Panel, Query, Row, line, q, table
 
 BOTH = 'job=~"agent|agent-canary"'
 FIRST_TOKEN = (
@@ -26,6 +28,16 @@ def per_success(metric: str) -> str:
     return f"sum by (job) (rate({metric}{{{BOTH}}}[5m])) / {successes}"
 
 
+def both(expression: str) -> Query:
+    """One line for the stable service, one for the canary."""
+    return q(expression, "{{job}}")
+
+
+def ratio(title: str, metric: str, part: str, whole: str = BOTH, **more: Any) -> Panel:
+    """The share of a counter's events that match `part`, stable beside canary."""
+    return line(title, "percentunit", both(share(metric, part, whole, "job")), **more)
+
+
 CANARY = Board(
     "agent-loop-canary",
     "7 Canary",
@@ -34,7 +46,7 @@ CANARY = Board(
         Row(
             "Who gets what",
             [
-                line("Runs", "reqps", q(f"job:runs:rate5m{{{BOTH}}}", "{{job}}"), width=8),
+                line("Runs", "reqps", both(f"job:runs:rate5m{{{BOTH}}}")),
                 line(
                     "Share of the canary",
                     "percentunit",
@@ -48,59 +60,21 @@ CANARY = Board(
         Row(
             "Guardrails",
             [
-                line(
+                ratio(
                     "Answered with a server error",
-                    "percentunit",
-                    q(
-                        share(
-                            "http_server_request_duration_seconds_count",
-                            f'{BOTH},http_response_status_code=~"5.."',
-                            BOTH,
-                            "job",
-                        ),
-                        "{{job}}",
-                    ),
+                    "http_server_request_duration_seconds_count",
+                    f'{BOTH},http_response_status_code=~"5.."',
                 ),
-                line(
-                    "Time to first token p95",
-                    "s",
-                    q(
-                        FIRST_TOKEN,
-                        "{{job}}",
-                    ),
-                    limits=(2.5,),
-                ),
-                line(
-                    "Tool errors",
-                    "percentunit",
-                    q(
-                        share("gen_ai_execute_tool_duration_seconds_count", f'{BOTH},error_type!=""', BOTH, "job"),
-                        "{{job}}",
-                    ),
-                ),
-                line(
-                    "Runs that met a limit",
-                    "percentunit",
-                    q(
-                        share("agent_loop_runs_total", f'{BOTH},outcome=~"max_.*"', BOTH, "job"),
-                        "{{job}}",
-                    ),
-                ),
-                line(
-                    "Runs completed",
-                    "percentunit",
-                    q(
-                        COMPLETED,
-                        "{{job}}",
-                    ),
-                ),
+                line("Time to first token p95", "s", both(FIRST_TOKEN), limits=(2.5,)),
+                ratio("Tool errors", "gen_ai_execute_tool_duration_seconds_count", f'{BOTH},error_type!=""'),
+                ratio("Runs that met a limit", "agent_loop_runs_total", f'{BOTH},outcome=~"max_.*"'),
+                line("Runs completed", "percentunit", both(COMPLETED)),
                 line(
                     "Output tokens for each completed run",
                     "short",
-                    q(
+                    both(
                         f"job:output_tokens:rate5m{{{BOTH}}} / on (job) sum by (job) "
-                        f"(outcome:runs:rate5m{{{BOTH},outcome='completed'}})",
-                        "{{job}}",
+                        f"(outcome:runs:rate5m{{{BOTH},outcome='completed'}})"
                     ),
                 ),
             ],
@@ -108,27 +82,21 @@ CANARY = Board(
         Row(
             "What answers are worth",
             [
-                line(
+                ratio(
                     "Tasks with success",
-                    "percentunit",
-                    q(
-                        share(
-                            "agent_loop_tasks_total", f'{BOTH},result="success"', f'{BOTH},result!="abandoned"', "job"
-                        ),
-                        "{{job}}",
-                    ),
+                    "agent_loop_tasks_total",
+                    f'{BOTH},result="success"',
+                    f'{BOTH},result!="abandoned"',
                     most=1,
-                    width=8,
                 ),
-                line("Asked again", "reqps", q(rate("agent_loop_task_retries_total", "job", BOTH), "{{job}}"), width=8),
+                line("Asked again", "reqps", both(rate("agent_loop_task_retries_total", "job", BOTH))),
                 line(
                     "Thumbs",
                     "short",
                     q(increase("agent_loop_feedback_total", "job, thumbs", BOTH), "{{job}} {{thumbs}}"),
-                    width=8,
                 ),
-                line("Cost of a success", "short", q(per_success("agent_loop_cost_total"), "{{job}}")),
-                line("Model seconds of a success", "s", q(per_success("agent_loop_model_seconds_total"), "{{job}}")),
+                line("Cost of a success", "short", both(per_success("agent_loop_cost_total"))),
+                line("Model seconds of a success", "s", both(per_success("agent_loop_model_seconds_total"))),
             ],
         ),
         Row(
@@ -137,10 +105,7 @@ CANARY = Board(
                 line(
                     "Completed",
                     "percentunit",
-                    q(
-                        difference(COMPLETED),
-                        "difference",
-                    ),
+                    q(difference(COMPLETED), "difference"),
                     width=12,
                     signed=True,
                     description="Below zero: the canary completes fewer.",
@@ -148,10 +113,7 @@ CANARY = Board(
                 line(
                     "Time to first token p95",
                     "s",
-                    q(
-                        difference(FIRST_TOKEN),
-                        "difference",
-                    ),
+                    q(difference(FIRST_TOKEN), "difference"),
                     width=12,
                     signed=True,
                     description="Above zero: the canary is slower.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from observability.grafana.boards.queries import rate
+from observability.grafana.boards.queries import increase, rate
 from observability.grafana.panels import Board, Row, line, q
 
 NAMED = 'name!=""'
@@ -67,14 +67,8 @@ HOST = Board(
                 line(
                     "Network",
                     "Bps",
-                    q(
-                        rate("node_network_receive_bytes_total", "device", REAL_NETWORKS),
-                        "in {{device}}",
-                    ),
-                    q(
-                        rate("node_network_transmit_bytes_total", "device", REAL_NETWORKS),
-                        "out {{device}}",
-                    ),
+                    q(rate("node_network_receive_bytes_total", "device", REAL_NETWORKS), "in {{device}}"),
+                    q(rate("node_network_transmit_bytes_total", "device", REAL_NETWORKS), "out {{device}}"),
                 ),
             ],
         ),
@@ -84,10 +78,7 @@ HOST = Board(
                 line(
                     "CPU cores used",
                     "short",
-                    q(
-                        'sum by (name) (rate(container_cpu_usage_seconds_total{name!=""}[$__rate_interval]))',
-                        "{{name}}",
-                    ),
+                    q(rate("container_cpu_usage_seconds_total", "name", NAMED), "{{name}}"),
                     stacked=True,
                 ),
                 line(
@@ -114,19 +105,13 @@ HOST = Board(
                 line(
                     "Out of memory",
                     "short",
-                    q('sum by (name) (increase(container_oom_events_total{name!=""}[$__rate_interval]))', "{{name}}"),
+                    q(increase("container_oom_events_total", "name", NAMED), "{{name}}"),
                 ),
                 line(
                     "Network in and out",
                     "Bps",
-                    q(
-                        'sum by (name) (rate(container_network_receive_bytes_total{name!=""}[$__rate_interval]))',
-                        "in {{name}}",
-                    ),
-                    q(
-                        'sum by (name) (rate(container_network_transmit_bytes_total{name!=""}[$__rate_interval]))',
-                        "out {{name}}",
-                    ),
+                    q(rate("container_network_receive_bytes_total", "name", NAMED), "in {{name}}"),
+                    q(rate("container_network_transmit_bytes_total", "name", NAMED), "out {{name}}"),
                 ),
                 line("Time since start", "s", q('time() - container_start_time_seconds{name!=""}', "{{name}}")),
             ],

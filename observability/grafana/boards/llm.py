@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from observability.grafana.boards.queries import JOB, UP_DOWN, increase, mean, quantile, rate
+from observability.grafana.boards.queries import JOB, UP_DOWN, increase, mean, p95, rate, spread
 from observability.grafana.panels import Board, Row, line, q, states
 
+MODEL = "gen_ai_request_model"
 LLM = Board(
     "agent-loop-llm",
     "2 Model",
@@ -16,41 +17,20 @@ LLM = Board(
                 line(
                     "Time to first token",
                     "s",
-                    q(
-                        quantile(0.5, "gen_ai_server_time_to_first_token_seconds", "gen_ai_request_model"),
-                        "p50 {{gen_ai_request_model}}",
-                    ),
-                    q(
-                        quantile(0.95, "gen_ai_server_time_to_first_token_seconds", "gen_ai_request_model"),
-                        "p95 {{gen_ai_request_model}}",
-                        exemplars=True,
-                    ),
+                    *spread("gen_ai_server_time_to_first_token_seconds", MODEL, exemplars=True),
                     limits=(2.5,),
                     description="From the request's arrival. 2.5 s is promised for 95 %. A dot is one run: click it.",
                 ),
                 line(
                     "Time per output token",
                     "s",
-                    q(
-                        quantile(0.5, "gen_ai_server_time_per_output_token_seconds", "gen_ai_request_model"),
-                        "p50 {{gen_ai_request_model}}",
-                    ),
-                    q(
-                        quantile(0.95, "gen_ai_server_time_per_output_token_seconds", "gen_ai_request_model"),
-                        "p95 {{gen_ai_request_model}}",
-                    ),
+                    *spread("gen_ai_server_time_per_output_token_seconds", MODEL),
                 ),
                 line(
                     "First chunk and gap between chunks, p95",
                     "s",
-                    q(
-                        quantile(0.95, "gen_ai_client_operation_time_to_first_chunk_seconds", "gen_ai_request_model"),
-                        "first {{gen_ai_request_model}}",
-                    ),
-                    q(
-                        quantile(0.95, "gen_ai_client_operation_time_per_output_chunk_seconds", "gen_ai_request_model"),
-                        "gap {{gen_ai_request_model}}",
-                    ),
+                    p95("gen_ai_client_operation_time_to_first_chunk_seconds", MODEL, "first"),
+                    p95("gen_ai_client_operation_time_per_output_chunk_seconds", MODEL, "gap"),
                 ),
             ],
         ),
@@ -77,10 +57,7 @@ LLM = Board(
                 line(
                     "Call duration p95",
                     "s",
-                    q(
-                        quantile(0.95, "gen_ai_client_operation_duration_seconds", "gen_ai_request_model"),
-                        "{{gen_ai_request_model}}",
-                    ),
+                    p95("gen_ai_client_operation_duration_seconds", MODEL),
                 ),
             ],
         ),
@@ -90,10 +67,7 @@ LLM = Board(
                 line(
                     "Context used, p95",
                     "percentunit",
-                    q(
-                        quantile(0.95, "agent_loop_context_used_ratio", "gen_ai_request_model"),
-                        "{{gen_ai_request_model}}",
-                    ),
+                    p95("agent_loop_context_used_ratio", MODEL),
                     limits=(0.9,),
                     most=1,
                     width=12,

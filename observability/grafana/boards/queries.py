@@ -1,6 +1,8 @@
-"""PromQL that several dashboards write alike."""
+"""PromQL, and whole queries with their legend, that several dashboards write alike."""
 
 from __future__ import annotations
+
+from observability.grafana.panels import Query
 
 JOB = 'job=~"$job"'
 
@@ -30,6 +32,17 @@ def share(metric: str, part: str, whole: str, by: str, window: str = "5m") -> st
 def increase(metric: str, by: str, selector: str = "") -> str:
     """PromQL: events within the panel's resolution, by labels."""
     return f"sum by ({by}) (increase({metric}{{{selector}}}[$__rate_interval]))"
+
+
+def spread(metric: str, by: str, *, exemplars: bool = False) -> tuple[Query, Query]:
+    """Median and 95th percentile of a histogram, a line of each a label; runs as dots on the upper one, if asked."""
+    half, most = (f"p{percent} {{{{{by}}}}}" for percent in (50, 95))
+    return Query(quantile(0.5, metric, by), half), Query(quantile(0.95, metric, by), most, exemplars)
+
+
+def p95(metric: str, by: str, name: str = "") -> Query:
+    """The 95th percentile of a histogram, a line a label, with a name before it where a panel shows several."""
+    return Query(quantile(0.95, metric, by), f"{name} {{{{{by}}}}}".strip())
 
 
 UP_DOWN = ((0.0, "down", "red"), (1.0, "up", "green"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from observability.grafana.boards.queries import JOB, quantile, rate
+from observability.grafana.boards.queries import JOB, p95, rate
 from observability.grafana.panels import Board, Row, line, q, states
 
 SATURATION = Board(
@@ -19,9 +19,7 @@ SATURATION = Board(
                     q(f"agent_loop_admission_queue_depth{{{JOB}}}", "waiting {{instance}}"),
                     q(f"agent_loop_admission_queue_limit{{{JOB}}}", "limit {{instance}}"),
                 ),
-                line(
-                    "Wait p95", "s", q(quantile(0.95, "agent_loop_admission_wait_seconds", "instance"), "{{instance}}")
-                ),
+                line("Wait p95", "s", p95("agent_loop_admission_wait_seconds", "instance")),
                 line(
                     "Refused",
                     "reqps",
