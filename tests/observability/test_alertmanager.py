@@ -79,7 +79,7 @@ def alertmanager(sink: AlertSink, programs: Programs, tmp_path_factory: pytest.T
     (folder / "token").write_text(TOKEN)
     text = CONFIG.read_text().replace("http://alert-sink:9099", f"http://127.0.0.1:{sink.port}")
     text = text.replace("/run/secrets/alert_sink_token", str(folder / "token"))
-    text = re.sub(r"group_wait: \w+", "group_wait: 2s", text)
+    text = re.sub(r"group_wait: \w+", "group_wait: 1s", text)
     (folder / "alertmanager.yml").write_text(text)
     port = free_port()
     programs.start(
@@ -127,7 +127,7 @@ def test_ollama_down_holds_back_what_follows_from_it(alertmanager: str, sink: Al
     """While OllamaDown fires, its consequences are not delivered; an unrelated alert is."""
     fire(alertmanager, "OllamaDown", "ModelFallbacks", "RunSuccessFastBurn", "BackupStale", test="ollama")
     wait(sink, "ollama", {("page", "OllamaDown"), ("ticket", "BackupStale")})
-    time.sleep(3)  # one group_wait more: nothing comes late
+    time.sleep(1.5)  # one group_wait more: nothing comes late
     assert heard(sink, "ollama") == {("page", "OllamaDown"), ("ticket", "BackupStale")}
 
 

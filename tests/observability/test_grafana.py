@@ -130,11 +130,11 @@ def test_provisioning_points_at_the_dashboards() -> None:
 
 @pytest.fixture(scope="module")
 def prometheus(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Prometheus with the real rules, evaluated each second, fed by the fake exporters for a while."""
+    """A real Prometheus with the real rules, evaluated twice a second, fed by the fake exporters for a while."""
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "rules").mkdir()
     for path in (PROMETHEUS / "rules").glob("*.yml"):
-        quick = re.sub(r"interval: \w+", "interval: 1s", path.read_text())
+        quick = re.sub(r"interval: \w+", "interval: 500ms", path.read_text())
         (folder / "rules" / path.name).write_text(quick)
     port = free_port()
     with exporters.Exporters() as fake:
@@ -143,7 +143,7 @@ def prometheus(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> 
             for job in exporters.JOBS
         ]
         config = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
             "rule_files": ["rules/*.yml"],
             "scrape_configs": jobs,
         }
