@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ci.stack import images
 from ci.stack.errors import UsageError
 from ci.stack.machine import Machine
 
@@ -19,8 +20,11 @@ GIB = 1024**3
 MIB = 1024**2
 OLDEST_ENGINE = (26, 1)
 OLDEST_COMPOSE = (2, 26)
-DISK_RESERVE = 10 * GIB
-"""Bytes that images, metrics and logs take beside a model."""
+DISK_FIRST = 10 * GIB
+DISK_OFFLINE = 6 * GIB
+DISK_AGAIN = 2 * GIB
+"""Bytes free beside a model: for every image, its build, metrics and logs; the same without the registry's images; and
+for metrics and logs alone where the images are there, so that a stack comes back on a disk that it filled itself."""
 STATE_RESERVE = 16 * MIB
 """Bytes for secrets, certificate and records beside the compose files."""
 OPEN_FILES = 4096
@@ -57,6 +61,9 @@ class Wanted:
     gpu: bool | None = None
     """True: a card is asked for. None: use one if it is there."""
     offline: bool = False
+    images: tuple[str, ...] = ("AGENT_LOOP_IMAGE_RUNTIME", "AGENT_LOOP_IMAGE_DEV")
+    """Of ours, by the variable that names each."""
+    disk: int = DISK_FIRST
 
 
 PORTS = {
@@ -88,6 +95,8 @@ def wanted_by(mode: str, gpu: str, offline: bool) -> Wanted:
         model=os.environ.get("AGENT_LOOP_MODEL", Wanted.model),
         gpu={"auto": None, "on": True, "off": False}[gpu],
         offline=offline,
+        images=tuple(image.variable for image in images.OF_MODE[mode]),
+        disk=DISK_OFFLINE if offline and mode != "train" else DISK_FIRST,
     )
 
 
@@ -155,7 +164,10 @@ def _shared(ports: Mapping[str, int]) -> dict[int, list[str]]:
 
 def disk(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     """Room for the images, a model and a margin where the engine keeps its data, and for what the wrapper writes."""
-    needed = DISK_RESERVE + (0 if wanted.offline or machine.model_present else wanted.model_bytes)
+    there = set(wanted.images) <= machine.images
+    needed = (DISK_AGAIN if there else wanted.disk) + (
+        0 if wanted.offline or machine.model_present else wanted.model_bytes
+    )
     detail = f"{machine.disk_free / GIB:.0f} GiB free in {machine.disk_path}, {needed / GIB:.0f} GiB needed"
     level = Level.OK if machine.disk_free >= needed else Level.FAIL
     yield Finding("disk", level, detail, "" if level == Level.OK else "agent-loop clean, or move Docker's data-root")

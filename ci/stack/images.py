@@ -28,6 +28,9 @@ DEV = Image("AGENT_LOOP_IMAGE_DEV", "agent-loop/dev", ("build-dev",))
 TRAINING = Image("AGENT_LOOP_IMAGE_TRAINING", "agent-loop/training", ("build-training", "--tools"))
 OPS = Image("AGENT_LOOP_IMAGE_OPS", "agent-loop/ops", ("build-ops",))
 
+OF_MODE = {"dev": (RUNTIME, DEV), "prod": (RUNTIME, OPS), "train": (TRAINING, OPS)}
+"""The images of ours that a mode starts."""
+
 Call = Callable[[list[str]], int]
 """`agent-loop call` as a function: its words to its exit status."""
 

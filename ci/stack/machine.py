@@ -13,11 +13,12 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from ci.stack.project import read_env
 from ci.stack.reach import registry_answers
 
 TIMEOUT = 10.0
@@ -52,6 +53,8 @@ class Machine:
     memory_free: int = 0
     gpus: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
+    images: frozenset[str] = frozenset()
+    """Variables whose recorded image the engine holds."""
     registry: bool = False
     model_present: bool = False
     clock_skew: float | None = None
@@ -82,6 +85,7 @@ def read(project: str, ports: Iterable[int], model: str, state: Path) -> Machine
         memory_free=memory_available(),
         gpus=tuple(output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()),
         routes=tuple(networks(project)),
+        images=frozenset(images_held(read_env(state / "images.env"))),
         registry=registry_answers(),
         model_present=model_present(project, model),
         clock_skew=clock_skew(),
@@ -159,6 +163,13 @@ def networks(project: str) -> list[Route]:
         if "/" in words[0] and words[0] not in mine:
             found.append(Route(words[0], f"interface {words[words.index('dev') + 1]}" if "dev" in words else "a route"))
     return found
+
+
+def images_held(recorded: Mapping[str, str]) -> Iterator[str]:
+    """The variables of `recorded` whose image the engine holds."""
+    for variable, reference in recorded.items():
+        if line_of("docker", "image", "inspect", "--format", "{{.Id}}", reference):
+            yield variable
 
 
 def model_present(project: str, model: str) -> bool:

@@ -16,13 +16,6 @@ from ci.stack.errors import EngineMissing, NotReady, StartFailed, UsageError
 from ci.stack.project import Project
 from ci.stack.reach import registry_answers
 
-OURS = {
-    "dev": (images.RUNTIME, images.DEV),
-    "prod": (images.RUNTIME, images.OPS),
-    "train": (images.TRAINING, images.OPS),
-}
-"""The images of ours that a mode starts."""
-
 STAND_INS = {
     "dev": ("prometheus",),
     "prod": ("prometheus", "alertmanager", "node-exporter", "nginx"),
@@ -86,7 +79,7 @@ def own_file(stack: Project, context: Context) -> Project:
     Asked before images are built, so those have any name here.
     """
     if stack.override.is_file():
-        variables = [*(image.variable for image in OURS[stack.mode]), *offline.STAND_INS.values()]
+        variables = [*(image.variable for image in images.OF_MODE[stack.mode]), *offline.STAND_INS.values()]
         assumed = dict.fromkeys(variables, "agent-loop/to-be-built")
         checked = stack.compose("config", "--quiet", capture=True, assumed=assumed)
         if checked.returncode != 0:
@@ -116,7 +109,7 @@ def make_secrets(stack: Project, context: Context) -> Project:
 def build_images(stack: Project, context: Context) -> Project:
     """Our images by digest, and stand-ins for a registry's when offline."""
     found = project.read_env(stack.images_env)
-    found |= images.build(OURS[stack.mode], context.call)
+    found |= images.build(images.OF_MODE[stack.mode], context.call)
     if stack.offline:
         found |= offline.build(STAND_INS[stack.mode], context.say)
     project.write_env(stack.images_env, found, "Written by 'agent-loop up': what runs, by digest.")

@@ -94,6 +94,16 @@ def test_offline_asks_for_no_registry_and_no_model() -> None:
     assert {line.level for line in found(poor, Wanted(offline=True)).values()} == {Level.OK}
 
 
+def test_a_stack_comes_back_on_a_disk_that_it_filled() -> None:
+    """Where its images are there, room for metrics and logs is enough; without them, or with one missing, it is not."""
+    little = replace(HEALTHY, disk_free=3 * GIB)
+    held = frozenset({"AGENT_LOOP_IMAGE_RUNTIME", "AGENT_LOOP_IMAGE_DEV", "AGENT_LOOP_IMAGE_PROMETHEUS"})
+    assert found(replace(little, images=held))["disk"].level is Level.OK
+    assert found(replace(little, images=held - {"AGENT_LOOP_IMAGE_DEV"}))["disk"].level is Level.FAIL
+    training = doctor.wanted_by("train", "auto", True)
+    assert found(replace(little, images=held), training)["disk"].level is Level.FAIL
+
+
 def test_our_own_containers_are_no_clash() -> None:
     """A running stack holds its ports and its subnet rightly."""
     running = replace(HEALTHY, listening={8000: "this stack"}, routes=(Route("172.20.0.0/16", "this stack"),))
