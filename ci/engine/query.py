@@ -27,12 +27,16 @@ from graphql.language import (
     VariableNode,
     get_location,
     parse,
+    parser,
 )
 from graphql.language import Node as AstNode
 from graphql.pyutils import suggestion_list
 
 from .errors import RequestError
+from .graph import MAX_DEPTH
 from .schema import Schema, base_name
+
+parser.MAX_NESTING_DEPTH = MAX_DEPTH  # its own 200 is there for PyPy
 
 META = {"__typename": "String!"}
 ROOT_META = {"__schema": "__Schema!", "__type": "__Type"}

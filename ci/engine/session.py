@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import graph
 from .errors import EngineError, RequestError
-from .graph import ROOT, Node
+from .graph import MAX_DEPTH, ROOT, Node
 from .ids import leave, remembered
 from .needs import Need, Steps
 from .registry import resolver
@@ -102,6 +102,8 @@ class Session:
     ) -> None:
         from . import fields  # registers what this engine serves
 
+        # A chain is followed by recursion, up to some twenty frames for each of its fields.
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), 20 * MAX_DEPTH))
         self.fields = fields
         self.workdir = Path(workdir or Path.cwd()).resolve()
         self.env: Mapping[str, str] = dict(os.environ if env is None else env)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ci.engine import FieldError, Plan, Session, field
-from ci.engine.graph import ROOT, Hidden, call, dump, revive
+from ci.engine.graph import MAX_DEPTH, ROOT, Hidden, call, dump, revive
 from ci.engine.registry import Args, Call
 
 FROM = 'from(address:"python:3.13-slim-trixie@sha256:' + "0" * 64 + '")'
@@ -41,6 +41,24 @@ def test_only_the_holder_of_the_token_is_answered() -> None:
         assert post(session.port, session.token, query) == (200, {"data": {"version": "v0.21.8"}})
         assert post(session.port, "other", query)[0] == 401
         assert post(session.port, session.token, b"[]")[0] == 400
+
+
+def test_a_chain_may_be_as_long_as_a_loop_makes_it() -> None:
+    """A thousand fields one after the other are answered; beyond what is read at all the query is refused."""
+
+    def chain(length: int) -> bytes:
+        fields = "".join(f'{{withNewFile(path:"f{i}",contents:"{i}")' for i in range(length))
+        return json.dumps({"query": "{directory" + fields + "{entries" + "}" * (length + 2)}).encode()
+
+    with Session() as session:
+        status, answer = post(session.port, session.token, chain(1000))
+        found = answer["data"]["directory"]
+        while "entries" not in found:
+            found = found["withNewFile"]
+        assert (status, len(found["entries"])) == (200, 1000)
+        status, answer = post(session.port, session.token, chain(MAX_DEPTH + 1))
+        assert (status, answer["data"]) == (422, None)
+        assert answer["errors"][0]["message"].startswith("Document is nested too deeply")
 
 
 def test_the_command_lives_until_its_input_closes(tmp_path: Path) -> None:
