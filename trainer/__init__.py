@@ -9,6 +9,7 @@ A run is a folder, `RUN` = `OUTPUT/RUN_ID`:
     RUN/adapter/           the trained adapter as PEFT reads it (fp32 safetensors), written at the end
     RUN/checkpoints/       step-0000120/, the newest few and the best; `latest` names the newest
     RUN/metrics.jsonl      one record a logged step or evaluation
+    RUN/samples.jsonl      what the model answered to held-out prompts at each evaluation
     RUN/status.json        what the run is doing, for `train-status` and `train-stop`
     RUN/train.log          structured log, one JSON object a line
     RUN/loss.png           the loss as a picture, written at the end

@@ -92,6 +92,8 @@ class EvalConfig(_Section):
     every: int = Field(default=100, ge=0, description="steps; 0: never")
     patience: int = Field(default=0, ge=0, description="evaluations without progress before stopping; 0: never stop")
     min_delta: float = Field(default=0.0, ge=0)
+    samples: int = Field(default=2, ge=0, description="held-out prompts answered at each evaluation")
+    sample_tokens: int = Field(default=48, ge=1, description="tokens of such an answer at most")
 
 
 class CheckpointConfig(_Section):
@@ -143,7 +145,15 @@ class TrainConfig(_Section):
 
 
 TRACKERS = "AGENT_LOOP_TRACKERS"
-BOOKKEEPING = ("run.log_every", "run.trackers", "run.metrics_port", "checkpoint.", "data.path", "memory.loss_chunk")
+BOOKKEEPING = (
+    "run.log_every",
+    "run.trackers",
+    "run.metrics_port",
+    "checkpoint.",
+    "data.path",
+    "memory.loss_chunk",
+    "eval.sample",
+)
 """Keys (or beginnings of keys) that may differ on resume: they do not change what is learned."""
 
 

@@ -28,6 +28,7 @@ from .journal import say
 from .launch import Job
 from .optimizer import learning_rate, make_optimizer, total_steps
 from .plan import GIB
+from .samples import Samples
 
 
 def train(job: Job) -> State:
@@ -65,6 +66,8 @@ class _Loop:
         self.jsonl = metrics.JsonLines(job.run / "metrics.jsonl") if self.main else None
         self.metrics = metrics.Metrics(self._listeners())
         stack.callback(self.metrics.close)
+        looks = (self.config.eval.samples, self.config.eval.sample_tokens)
+        self.samples = Samples(job.run, self.dataset, job.tokenizer, *looks)
         if self.jsonl is not None:
             self.jsonl.forget_after(self.state.step)
         if not resumed:
@@ -229,6 +232,8 @@ class _Loop:
         )
         self.metrics.log({"step": state.step, "time": round(time.time(), 3), "eval_loss": loss})
         self._status("running", eval_loss=loss)
+        if self.main:
+            self.metrics.tell(state.step, self.samples.take(self.trainable, state.step))
         better = state.best_loss is None or loss < state.best_loss - settings.min_delta
         if better:
             state.best_loss, state.best_step, state.bad_evals = loss, state.step, 0

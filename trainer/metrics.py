@@ -2,7 +2,8 @@
 
 A record is a flat dictionary with "step" and "time" (seconds since 1970) and numbers beside them:
 loss, lr, grad_norm, tokens, tokens_per_second, mfu, memory_gib, gpu_watts, gpu_celsius, seconds_left; or eval_loss.
-A listener has `log(record)` and `close()`. To add one, write a class with both and name it in `loop` or `trackers`.
+A listener has `log(record)` and `close()`; one that can show texts has `tell(step, texts)` too. To add one, write such
+a class and name it in `loop` or `trackers`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 Record = Mapping[str, float]
 
@@ -28,6 +29,15 @@ class Listener(Protocol):
         ...
 
 
+@runtime_checkable
+class Teller(Protocol):
+    """Hears texts as well."""
+
+    def tell(self, step: int, texts: Mapping[str, str]) -> None:
+        """Take texts in Markdown by their titles."""
+        ...
+
+
 class Metrics:
     """Hands each record to all listeners."""
 
@@ -38,6 +48,12 @@ class Metrics:
         """Tell all listeners."""
         for listener in self.listeners:
             listener.log(record)
+
+    def tell(self, step: int, texts: Mapping[str, str]) -> None:
+        """Tell those that show texts."""
+        for listener in self.listeners:
+            if texts and isinstance(listener, Teller):
+                listener.tell(step, texts)
 
     def close(self) -> None:
         """Close all listeners."""

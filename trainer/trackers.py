@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig, flatten
 from .errors import ConfigError
-from .metrics import Listener, Record
+from .metrics import Listener, Record, Teller
 
 
 class TensorBoard:
@@ -46,6 +46,15 @@ class TensorBoard:
         self.writer.add_event(
             self._event(wall_time=record["time"], step=int(record["step"]), summary=self._summary(value=values))
         )
+
+    def tell(self, step: int, texts: Mapping[str, str]) -> None:
+        import time
+
+        from tensorboard.plugins.text.summary import text_pb
+
+        for title, text in texts.items():
+            summary: Any = text_pb(f"samples/{title}", text)
+            self.writer.add_event(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def close(self) -> None:
         self.writer.close()
@@ -124,6 +133,11 @@ class Tolerated:
     def log(self, record: Record) -> None:
         if (tracker := self._tracker) is not None:
             self._try(lambda: tracker.log(record))
+
+    def tell(self, step: int, texts: Mapping[str, str]) -> None:
+        tracker = self._tracker
+        if isinstance(tracker, Teller):
+            self._try(lambda: tracker.tell(step, texts))
 
     def close(self) -> None:
         if (tracker := self._tracker) is not None:
