@@ -13,12 +13,14 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ci.engine.durations import nanoseconds
 from ci.engine.values import Container, Healthcheck
 
 from .images import parse
+from .times import Layer, manifest_of
 
 INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -66,17 +68,24 @@ class Archive:
     """An image put together: its blobs, one manifest per platform, and what names it."""
 
     blobs: Mapping[str, bytes | Path]
+    """Without the layers that the store has which the image is meant for."""
     manifests: list[dict[str, Any]]
     """Descriptors, as an index lists them."""
     digest: str
 
     @classmethod
-    def of(cls, folders: list[Path], containers: list[Container], oci: bool) -> Archive:
-        """From the layouts that BuildKit wrote, with the containers' configuration."""
+    def of(
+        cls,
+        folders: list[Path],
+        containers: list[Container],
+        oci: bool,
+        layers: Mapping[str, Layer] = MappingProxyType({}),
+    ) -> Archive:
+        """From the layouts that BuildKit wrote, with the containers' configuration and, by digest, other layers."""
         blobs: dict[str, bytes | Path] = {}
         descriptors: list[dict[str, Any]] = []
         for folder, container in zip(folders, containers, strict=True):
-            descriptors.append(cls._one(folder, container, blobs))
+            descriptors.append(cls._one(folder, container, layers, blobs))
         if len(descriptors) == 1:
             return cls(blobs, descriptors, descriptors[0]["digest"])
         index = json.dumps(
@@ -87,26 +96,27 @@ class Archive:
         return cls(blobs, descriptors, digest)
 
     @staticmethod
-    def _one(folder: Path, container: Container, blobs: dict[str, bytes | Path]) -> dict[str, Any]:
-        def read(digest: str) -> bytes:
-            return (folder / "blobs" / digest.replace(":", "/")).read_bytes()
-
-        descriptor = json.loads((folder / "index.json").read_text())["manifests"][0]
-        manifest = json.loads(read(descriptor["digest"]))
-        if "manifests" in manifest:
-            descriptor = manifest["manifests"][0]
-            manifest = json.loads(read(descriptor["digest"]))
-        config = json.loads(read(manifest["config"]["digest"]))
+    def _one(
+        folder: Path, container: Container, layers: Mapping[str, Layer], blobs: dict[str, bytes | Path]
+    ) -> dict[str, Any]:
+        manifest, config = manifest_of(folder)
         config["config"] = image_config(container)
         config["history"] = [h for h in config.get("history") or [] if not h.get("empty_layer")]
         for name in [k for k in config if k.startswith("moby.") or (k in ("variant", "author") and not config[k])]:
             del config[name]
+        for number, layer in enumerate(manifest["layers"]):
+            layer.pop("annotations", None)
+            other = layers.get(layer["digest"])
+            if other is None:
+                blobs[layer["digest"]] = folder / "blobs" / layer["digest"].replace(":", "/")
+                continue
+            layer |= {"digest": other.digest, "size": other.size}
+            config["rootfs"]["diff_ids"][number] = other.digest
+            if other.path is not None:
+                blobs[other.digest] = other.path
         data = json.dumps(config, sort_keys=True).encode()
         manifest["config"]["digest"], manifest["config"]["size"] = _digest(data), len(data)
         blobs[manifest["config"]["digest"]] = data
-        for layer in manifest["layers"]:
-            blobs[layer["digest"]] = folder / "blobs" / layer["digest"].replace(":", "/")
-            layer.pop("annotations", None)
         manifest.pop("annotations", None)
         annotations = dict(container.annotations)
         if annotations:

@@ -12,7 +12,9 @@ import json
 import posixpath
 import re
 import shutil
-from dataclasses import replace
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,8 @@ from ci.engine.values import Container
 from .buildkit import Job
 from .execs import in_dockerfile
 from .image import Archive, full_name, image_config
-from .store import Exported, Exports
+from .store import Exported, Exports, fingerprint
+from .times import Layer, dated
 
 if TYPE_CHECKING:
     from .builder import Builder
@@ -51,7 +54,7 @@ def ship(builder: Builder, need: Ship) -> str:
 
 def _assembled(builder: Builder, need: Ship, containers: list[Container]) -> tuple[list[Path], Archive]:
     """The image put together here, and the layouts that BuildKit wrote for it."""
-    folders = [_layout(builder, need, c) for c in containers]
+    folders = [_layout(builder, c, _options(need)) for c in containers]
     return folders, Archive.of(folders, containers, OCI[need.media_types])
 
 
@@ -68,39 +71,77 @@ def _to_file(builder: Builder, need: Ship, containers: list[Container]) -> str:
 
 
 def _to_store(builder: Builder, need: Ship, containers: list[Container]) -> str:
-    """Bring an image into Docker's store, unless it is there: to export one takes a hundred times as long as to
-    find that nothing changed, since every layer's times are written anew."""
+    """Bring an image into Docker's store, and of its layers only those that are not there.
+
+    The layers are dated here and not by BuildKit, which would write all of them anew each time. Those that the image
+    had when it was last exported under this name are not even read: a file of that name in the layout tells BuildKit
+    that the layer is there.
+    """
+    if COMPRESSIONS.get((need.compression or "").lower(), "uncompressed") != "uncompressed":
+        image = _assembled(builder, need, containers)[1]
+        _take(builder, need, image)
+        return image.digest
     name, exports = full_name(need.target), Exports(builder.buildkit)
-    made_from = _made_from(builder, need, containers)
-    if exports.holds(name, made_from):
-        return exports.digest(name)
-    _, image = _assembled(builder, need, containers)
-    buffer = builder.folder.parent / f"store.{image.digest[7:19]}.tar"
+    noted = exports.noted(name)
+    with ThreadPoolExecutor(1) as beside:
+        stored = beside.submit(exports.digest, name) if noted else None
+        made = _dated(builder, need, containers, noted)
+    if noted and stored and stored.result() != noted.digest:
+        noted, made = None, _dated(builder, need, containers, None)
+    if noted and noted.made_from == fingerprint(made.inputs):
+        return noted.digest
+    try:
+        return _load(builder, need, containers, made)
+    except BuildFailed:
+        if noted is None:
+            raise
+        # the store has the image, but not all of its layers
+        return _load(builder, need, containers, _dated(builder, need, containers, None))
+
+
+@dataclass(frozen=True)
+class _Dated:
+    """An image's layouts, as BuildKit wrote them, and their layers with the image's times."""
+
+    folders: list[Path]
+    layers: dict[str, Layer]
+    latest: int
+    inputs: str
+    """What the image's bytes follow from."""
+
+
+def _dated(builder: Builder, need: Ship, containers: list[Container], noted: Exported | None) -> _Dated:
+    """Build an image for the store. Layers that `noted` has are not brought here."""
+    latest = max(_epoch(builder, c) for c in containers)
+    known = noted.layers if noted and noted.latest == latest else {}
+    options = f"oci-mediatypes={str(OCI[need.media_types]).lower()}," + _compression(need)
+    folders, layers = list[Path](), dict[str, Layer]()
+    described: list[Any] = [options, latest]
+    for container in containers:
+        folder = _layout(builder, container, options, known)
+        folders.append(folder)
+        layers |= dated(folder, latest, known)
+        manifest = (folder / "index.json").read_text()
+        digests = [m["digest"] for m in json.loads(manifest)["manifests"]]
+        described.append([digests, container.platform, image_config(container), container.annotations])
+    return _Dated(folders, layers, latest, json.dumps(described, sort_keys=True))
+
+
+def _load(builder: Builder, need: Ship, containers: list[Container], made: _Dated) -> str:
+    """Let Docker's store take an image, and note it."""
+    image = Archive.of(made.folders, containers, OCI[need.media_types], made.layers)
+    _take(builder, need, image)
+    noted = Exported.of(made.inputs, image.digest, made.latest, made.layers)
+    Exports(builder.buildkit).note(full_name(need.target), noted)
+    return image.digest
+
+
+def _take(builder: Builder, need: Ship, image: Archive) -> None:
+    buffer = builder.fresh("store.tar")
     with buffer.open("wb") as file:
         image.write(file, name=need.target)
     builder.buildkit.docker("load", "--input", str(buffer))
     buffer.unlink()
-    exports.note(name, Exported(made_from, image.digest))
-    return image.digest
-
-
-def _made_from(builder: Builder, need: Ship, containers: list[Container]) -> str:
-    """What tells whether an export would give the same image: digests from before times are written anew, which
-    BuildKit has at once, and what is written here. Empty where the builder has no such digest."""
-    described: list[Any] = [_options(need)]
-    for container in containers:
-        output = "type=image,push=false,store=false,oci-mediatypes=true,compression=uncompressed"
-        try:
-            digest = _run(builder, container, output).get("containerimage.digest")
-        except FieldError as failed:
-            if "could not be found" not in str(failed):
-                raise
-            return ""  # Docker's old image store
-        if not digest:
-            return ""
-        epoch = _epoch(builder, container)
-        described.append([digest, epoch, container.platform, image_config(container), container.annotations])
-    return json.dumps(described, sort_keys=True)
 
 
 def _to_registry(builder: Builder, need: Ship, containers: list[Container]) -> str:
@@ -130,13 +171,15 @@ def _epoch(builder: Builder, container: Container) -> int:
 
 
 def _options(need: Ship) -> str:
-    words = ["rewrite-timestamp=true", f"oci-mediatypes={str(OCI[need.media_types]).lower()}"]
+    media = f"oci-mediatypes={str(OCI[need.media_types]).lower()}"
+    return ",".join(filter(None, ["rewrite-timestamp=true", media, _compression(need)]))
+
+
+def _compression(need: Ship) -> str:
     if need.compression:
-        words += [f"compression={COMPRESSIONS[need.compression.lower()]}", "force-compression=true"]
-    elif need.how == "store":
-        # An image that stays on this machine is unpacked at once: compressing it would only cost time.
-        words += ["compression=uncompressed", "force-compression=true"]
-    return ",".join(words)
+        return f"compression={COMPRESSIONS[need.compression.lower()]},force-compression=true"
+    # An image that stays on this machine is unpacked at once: compressing it would only cost time.
+    return "compression=uncompressed,force-compression=true" if need.how == "store" else ""
 
 
 def _run(
@@ -176,9 +219,14 @@ def _direct(builder: Builder, need: Ship, container: Container) -> str:
     return str(metadata.get("containerimage.digest", ""))
 
 
-def _layout(builder: Builder, need: Ship, container: Container) -> Path:
-    folder = builder.session.scratch / f"image-{len(list(builder.session.scratch.glob('image-*')))}"
-    _run(builder, container, f"type=oci,tar=false,dest={folder},{_options(need)}", configured=False)
+def _layout(builder: Builder, container: Container, options: str, known: Iterable[str] = ()) -> Path:
+    """Let BuildKit write an image's layout, without the layers in `known`."""
+    folder = builder.fresh("image")
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    for digest in known:
+        (blobs / digest.removeprefix("sha256:")).touch()
+    _run(builder, container, f"type=oci,tar=false,dest={folder},{options}", configured=False)
     return folder
 
 

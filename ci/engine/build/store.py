@@ -1,7 +1,7 @@
 """What was exported into Docker's image store, so that nothing is exported twice.
 
-A note of a few hundred bytes per name, never a layer: what the image was made from and the digest that it got. It
-counts only while the store holds that digest under that name.
+A note of some hundred bytes per name, never a layer: what the image was made from, the digest that it got, and which
+layer became which when it was dated. It counts only while the store holds that digest under that name.
 """
 
 from __future__ import annotations
@@ -10,31 +10,45 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ci.engine.errors import BuildFailed
 from ci.engine.schema import cache_folder
 
+from .times import Layer
+
 if TYPE_CHECKING:
     from .buildkit import BuildKit
 
-FORMAT = 1
-"""Changes when equal inputs give another image."""
+FORMAT = 2
+"""Changes when equal inputs give another image, or the notes another shape."""
 REMEMBERED = 200
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An image in the store: what it was made from (empty: not known), and its digest."""
+    """An image in the store."""
 
     made_from: str
+    """What its bytes follow from."""
     digest: str
+    latest: int
+    """The time (Unix seconds) that nothing in it is newer than."""
+    layers: Mapping[str, Layer]
+    """Its layers by the digests that they had before they were dated."""
 
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(f"{FORMAT} {self.made_from}".encode()).hexdigest() if self.made_from else ""
+    @classmethod
+    def of(cls, inputs: str, digest: str, latest: int, layers: Mapping[str, Layer]) -> Exported:
+        kept = {before: Layer(layer.digest, layer.size) for before, layer in layers.items()}
+        return cls(fingerprint(inputs), digest, latest, kept)
+
+
+def fingerprint(inputs: str) -> str:
+    """Stands for everything that an image is made from."""
+    return hashlib.sha256(inputs.encode()).hexdigest()
 
 
 class Exports:
@@ -50,21 +64,22 @@ class Exports:
         except BuildFailed:
             return ""
 
-    def holds(self, name: str, made_from: str) -> bool:
-        """Whether the store has under this name the image that these inputs give."""
-        noted = _read().get(name)
-        if noted is None or not made_from:
-            return False
-        fingerprint, digest = noted
-        return fingerprint == Exported(made_from, digest).fingerprint and self.digest(name) == digest
+    def noted(self, name: str) -> Exported | None:
+        """What was exported under a name; whether the store still has it is for `digest` to say."""
+        found = _read().get(name)
+        try:
+            made_from, digest, latest, layers = found  # type: ignore[misc]
+            return Exported(made_from, digest, latest, {k: Layer(*v) for k, v in layers.items()})
+        except (TypeError, ValueError, AttributeError):
+            return None
 
     def note(self, name: str, exported: Exported) -> None:
         """Remember an export."""
         notes = _read()
         notes.pop(name, None)
-        if exported.fingerprint:
-            notes[name] = [exported.fingerprint, exported.digest]
-        kept = dict(list(notes.items())[-REMEMBERED:])
+        layers = {before: [layer.digest, layer.size] for before, layer in exported.layers.items()}
+        notes[name] = [exported.made_from, exported.digest, exported.latest, layers]
+        kept = {"format": FORMAT, "images": dict(list(notes.items())[-REMEMBERED:])}
         with contextlib.suppress(OSError):  # a read-only home costs an export, nothing else
             path = _path()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,9 +92,9 @@ def _path() -> Path:
     return cache_folder() / "exports.json"
 
 
-def _read() -> dict[str, list[str]]:
+def _read() -> dict[str, Any]:
     try:
         found = json.loads(_path().read_text())
-    except (OSError, ValueError):
+        return dict(found["images"]) if found["format"] == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""Images that leave a session: into Docker's store only when something changed, and with the layers asked for."""
+"""Images that leave a session: into Docker's store only what changed, dated, and with the layers asked for."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from ci.engine import Options, Session
 pytestmark = pytest.mark.containers
 
 DOCKER = "docker"
+FROM = 'withFile(path:"/busybox", source:"%s"){'
+KEPT = FROM + 'withExec(args:["/busybox","sh","-c","/busybox head -c 3000000 /dev/zero > /kept"]){'
 
 
 @pytest.fixture
@@ -32,34 +34,47 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_LOOP_CACHE", str(tmp_path / "cache"))
 
 
-def exported(name: str, content: str) -> list[str]:
-    """Export an image with one file in a session of its own; the progress lines."""
-    lines: list[str] = []
-    session = Session(options=Options(progress=lines.append))
-    query = f'{{container{{withNewFile(path:"/f", contents:"{content}"){{exportImage(name:"{name}")}}}}}}'
-    status, answer = session.answer(query)
+def exported(name: str, content: str, steps: str = "") -> None:
+    """Export an image with one file after other steps, in a session of its own."""
+    session = Session(options=Options())
+    if FROM in steps:
+        made = session.answer('{host{file(path:"/bin/busybox"){id}}}')[1]
+        steps = steps.replace(FROM, FROM % made["data"]["host"]["file"]["id"])
+    chain = f'{steps}withNewFile(path:"/f", contents:"{content}"){{exportImage(name:"{name}")'
+    status, answer = session.answer(f"{{container{{{chain}{'}' * (chain.count('{') + 2)}")
     session.close()
     assert (status, answer.get("errors")) == (200, None)
-    return lines
 
 
-def digest(name: str) -> str:
-    """The image's digest in Docker's store; empty where it is not there."""
-    done = subprocess.run([DOCKER, "image", "inspect", "--format", "{{.Id}}", name], capture_output=True, text=True)
+def inspected(name: str, what: str) -> str:
+    """What Docker's store says of an image; empty where it is not there."""
+    done = subprocess.run([DOCKER, "image", "inspect", "--format", what, name], capture_output=True, text=True)
     return done.stdout.strip()
 
 
-def rewritten(lines: list[str]) -> bool:
-    """Whether BuildKit wrote layers anew, which only an export does."""
-    return any("rewriting layers" in line for line in lines)
+def digest(name: str) -> str:
+    return inspected(name, "{{.Id}}")
+
+
+def files(name: str, target: Path) -> dict[str, tuple[bytes, float]]:
+    """Content and time of every file of an image, as Docker saves it."""
+    subprocess.run([DOCKER, "save", "--output", target, name], check=True)
+    found: dict[str, tuple[bytes, float]] = {}
+    with tarfile.open(target) as archive:
+        for layer in json.load(archive.extractfile("manifest.json"))[0]["Layers"]:  # type: ignore[arg-type]
+            with tarfile.open(fileobj=archive.extractfile(layer)) as opened:
+                found |= {m.name: (opened.extractfile(m).read(), m.mtime) for m in opened if m.isfile()}  # type: ignore[union-attr]
+    return found
 
 
 def test_an_image_that_is_there_is_not_exported_again(name: str) -> None:
-    """Nothing changed: the store keeps what it has and no layer is written."""
-    assert rewritten(exported(name, "same"))
-    before = digest(name)
-    assert not rewritten(exported(name, "same"))
-    assert digest(name) == before != ""
+    """Nothing changed: the store keeps what it has and is given nothing."""
+    exported(name, "same")
+    before = inspected(name, "{{.Id}} {{.Metadata.LastTagTime}}")
+    exported(name, "same")
+    assert inspected(name, "{{.Id}} {{.Metadata.LastTagTime}}") == before != ""
+    exported(name, "other")
+    assert inspected(name, "{{.Metadata.LastTagTime}}") not in before
 
 
 def test_a_change_is_exported(name: str) -> None:
@@ -73,14 +88,48 @@ def test_a_change_is_exported(name: str) -> None:
     assert digest(name) == first
 
 
-def test_an_image_that_was_removed_is_exported_again(name: str) -> None:
-    """The note counts only while the store holds the image."""
-    exported(name, "gone")
+def test_only_a_changed_layer_is_brought_and_the_image_is_whole(name: str, tmp_path: Path) -> None:
+    """The layer that stayed is in the image, which is the same one when it is made from nothing."""
+    exported(name, "one", KEPT)
+    layers = json.loads(inspected(name, "{{json .RootFS.Layers}}"))
+    exported(name, "two", KEPT)
+    again = json.loads(inspected(name, "{{json .RootFS.Layers}}"))
+    assert again[:-1] == layers[:-1]
+    assert again[-1] != layers[-1]
+    found = files(name, tmp_path / "image.tar")
+    assert found["kept"][0] == bytes(3_000_000)
+    assert found["f"][0] == b"two"
+    partly = digest(name)
+    (tmp_path / "cache" / "exports.json").unlink()
+    exported(name, "two", KEPT)
+    assert digest(name) == partly
+
+
+def test_an_image_that_was_removed_is_exported_again(name: str, tmp_path: Path) -> None:
+    """The note counts only while the store holds the image: the same one again, or one that shares a layer with it."""
+    exported(name, "x", KEPT)
     before = digest(name)
-    subprocess.run([DOCKER, "image", "rm", name], check=True, capture_output=True)
-    assert digest(name) == ""
-    exported(name, "gone")
-    assert digest(name) == before
+    for content in ("x", "y"):
+        subprocess.run([DOCKER, "image", "rm", name], check=True, capture_output=True)
+        assert digest(name) == ""
+        exported(name, content, KEPT)
+        assert files(name, tmp_path / "image.tar")["kept"][0] == bytes(3_000_000)
+        assert (digest(name) == before) == (content == "x")
+
+
+def test_layers_that_differ_in_times_only_are_one(name: str, tmp_path: Path) -> None:
+    """A step that ran at another time leaves the same layers, dated as the image is."""
+    base = FROM + 'withLabel(name:"org.opencontainers.image.created", value:"2026-01-02T03:04:05Z"){'
+    step = 'withExec(args:["/busybox","sh","-c","%s"]){'
+    script = "/busybox mkdir /d; echo made > /d/made; /busybox touch -d @2000000000 /d/later # "
+    layers: list[str] = []
+    for _ in range(2):
+        exported(name, "x", base + step % (script + uuid4().hex))
+        layers.append(inspected(name, "{{json .RootFS.Layers}}"))
+        (tmp_path / "cache" / "exports.json").unlink()
+    assert layers[0] == layers[1]
+    found = files(name, tmp_path / "image.tar")
+    assert {found[f"d/{f}"][1] for f in ("made", "later")} == {1767323045}
 
 
 @pytest.mark.parametrize(("asked", "ending"), [("Zstd", "+zstd"), ("Gzip", "+gzip"), ("Uncompressed", ".tar")])
