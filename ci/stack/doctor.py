@@ -140,6 +140,17 @@ def compose(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
         yield Finding("buildx", Level.FAIL, "the buildx plugin is missing", "agent-loop setup")
 
 
+def platform(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """What is known of Podman and of Apple silicon; nothing to say elsewhere."""
+    if machine.podman:
+        yield Finding(
+            "platform", Level.WARN, "Podman answers: it starts stacks but builds no images", "docs/install.md"
+        )
+    elif machine.desktop and machine.architecture in ("aarch64", "arm64"):
+        detail = "Docker Desktop on ARM: containers reach no graphics card, models run on the CPU"
+        yield Finding("platform", Level.WARN, detail, "docs/install.md")
+
+
 def ports(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     """Each port to publish is free, or held by this very stack."""
     for variable, number in wanted.ports.items():
@@ -258,7 +269,20 @@ def files(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
         yield Finding("open files", Level.WARN, f"limit {machine.open_files}", f"ulimit -n {OPEN_FILES} before 'up'")
 
 
-CHECKS: tuple[Check, ...] = (engine, compose, ports, disk, memory, gpu, subnets, registry, model, clock, files)
+CHECKS: tuple[Check, ...] = (
+    engine,
+    compose,
+    platform,
+    ports,
+    disk,
+    memory,
+    gpu,
+    subnets,
+    registry,
+    model,
+    clock,
+    files,
+)
 
 
 def examine(machine: Machine, wanted: Wanted) -> list[Finding]:

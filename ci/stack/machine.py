@@ -39,6 +39,9 @@ class Machine:
     engine: str | None = None
     containerd_store: bool = True
     rootless: bool = False
+    podman: bool = False
+    desktop: bool = False
+    architecture: str = ""
     compose: str | None = None
     buildx: str | None = None
     runtimes: tuple[str, ...] = ()
@@ -72,6 +75,9 @@ def read(project: str, ports: Iterable[int], model: str, state: Path) -> Machine
         engine=info.get("ServerVersion") or None,
         containerd_store=any("containerd" in value for value in drivers),
         rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or []),
+        podman="Podman" in output_of("docker", "version", "--format", "{{json .Server.Components}}"),
+        desktop=str(info.get("OperatingSystem")) == "Docker Desktop",
+        architecture=str(info.get("Architecture") or ""),
         compose=line_of("docker", "compose", "version", "--short"),
         buildx=line_of("docker", "buildx", "version"),
         runtimes=tuple(info.get("Runtimes") or ()),

@@ -118,6 +118,9 @@ def build_images(stack: Project, context: Context) -> Project:
 
 def start(stack: Project, context: Context) -> Project:
     """Start every container and wait until each is healthy."""
+    if gone := other_variant(project.remembered(stack.state, stack.mode == "train"), stack):
+        # Compose leaves a service of another profile running, and both would answer to one name.
+        stack.compose("--profile", "*", "rm", "--stop", "--force", gone, capture=True)
     project.remember(stack)
     done = stack.compose("up", "--detach", "--wait", "--wait-timeout", "300", "--remove-orphans", "--quiet-pull")
     if done.returncode != 0:
@@ -126,6 +129,13 @@ def start(stack: Project, context: Context) -> Project:
             " 'agent-loop logs SERVICE' shows more; 'agent-loop up' tries again."
         )
     return stack
+
+
+def other_variant(before: Project, now: Project) -> str | None:
+    """The model server that ran before a switch between CPU and card, where there was one."""
+    if now.mode == "train" or before.offline or now.offline or before.gpu == now.gpu or not project.was_started(before):
+        return None
+    return "ollama-gpu" if before.gpu else "ollama"
 
 
 def report(stack: Project, context: Context) -> Project:

@@ -47,6 +47,13 @@ BROKEN = {
     "old compose": (replace(HEALTHY, compose="2.5.0"), "compose", Level.FAIL, "upgrade docker-compose"),
     "no buildx": (replace(HEALTHY, buildx=None), "buildx", Level.FAIL, "agent-loop setup"),
     "old image store": (replace(HEALTHY, containerd_store=False), "image store", Level.WARN, "containerd-snapshotter"),
+    "Podman": (replace(HEALTHY, podman=True), "platform", Level.WARN, "docs/install.md"),
+    "Apple silicon": (
+        replace(HEALTHY, desktop=True, architecture="aarch64"),
+        "platform",
+        Level.WARN,
+        "docs/install.md",
+    ),
     "port taken": (replace(HEALTHY, listening={3000: "node (pid 7)"}), "port 3000", Level.FAIL, "GRAFANA_PORT"),
     "disk full": (replace(HEALTHY, disk_free=2 * GIB), "disk", Level.FAIL, "agent-loop clean"),
     "state folder full": (replace(HEALTHY, state_free=1000), "state folder", Level.FAIL, "AGENT_LOOP_STATE"),

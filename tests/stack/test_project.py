@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.stack import project
+from ci.stack import project, up
 from ci.stack.errors import UsageError
 from ci.stack.project import Project
 
@@ -79,3 +79,14 @@ def test_a_store_in_postgresql_is_told_where_its_address_is(tmp_path: Path) -> N
     assert "AGENT_LOOP_DATABASE_SECRET" not in Project(state=tmp_path).environment()
     (tmp_path / "secrets" / "database_url").write_text("postgresql+asyncpg://agent:x@db/runs")
     assert Project(state=tmp_path).environment()["AGENT_LOOP_DATABASE_SECRET"] == "/run/secrets/database_url"
+
+
+@pytest.mark.parametrize("card_before", [False, True])
+def test_a_switch_between_processor_and_card_leaves_one_model_server(card_before: bool, tmp_path: Path) -> None:
+    """Both answer to the name `ollama`, so the one that ran before goes; without a switch nothing does."""
+    before, now = (Project("prod", gpu=card, state=tmp_path) for card in (card_before, not card_before))
+    assert up.other_variant(before, now) is None, "nothing was started yet"
+    project.remember(before)
+    assert up.other_variant(project.remembered(tmp_path), now) == ("ollama-gpu" if card_before else "ollama")
+    assert up.other_variant(project.remembered(tmp_path), before) is None
+    assert up.other_variant(before, Project("prod", offline=True, state=tmp_path)) is None
