@@ -16,7 +16,7 @@ STYLE = """
 padding: 0 1rem } h1 { font-size: 1.5rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100% } th, td { text-align: left;
-padding: .35rem .7rem; border-bottom: 1px solid #8884 } td.n { text-align: right; white-space: nowrap;
+padding: .35rem .7rem; border-bottom: 1px solid #8884 } td.n, th.n { text-align: right; white-space: nowrap;
 font-variant-numeric: tabular-nums }
 .level { color: #fff; border-radius: 1rem; padding: .1rem .6rem; font-size: .85rem; white-space: nowrap }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1rem }
@@ -69,7 +69,7 @@ def _table(comparison: Comparison) -> str:
     )
     return (
         "<h2>Features</h2><div class='scroll'><table><tr><th>Feature<th>Verdict<th>Reference<th>Window<th>Distance"
-        f"<th>p<th>corrected</tr>{rows}</table></div><p class='quiet'>PSI: 0.1 is watched, 0.25 has drifted when its "
+        f"<th class='n'>p<th class='n'>corrected</tr>{rows}</table></div><p class='quiet'>PSI: 0.1 is watched, 0.25 has drifted when its "
         "whole 95 % band lies above 0.1. 'corrected': p after Benjamini and Hochberg's correction for many tests.</p>"
     )
 
@@ -94,11 +94,12 @@ def _plot(feature: Feature) -> str:
     places = range(len(feature.bins))
     axes.bar([p - 0.2 for p in places], feature.reference_shares, 0.4, label="reference", color="#8c959f")
     axes.bar([p + 0.2 for p in places], feature.window_shares, 0.4, label="window", color="#0969da")
-    axes.set_title(f"{feature.name}: {LEVELS[feature.level]}", fontsize=9, color=COLOURS[LEVELS[feature.level]])
+    title = f"{feature.name}: {LEVELS[feature.level]}"
+    axes.set_title(title, fontsize=9, color=COLOURS[LEVELS[feature.level]], loc="left")
     axes.set_xticks(list(places), [label[:14] for label in feature.bins], rotation=45, ha="right", fontsize=7)
     axes.tick_params(axis="y", labelsize=7)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, columnspacing=1)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     buffer = io.StringIO()
