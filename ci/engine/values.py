@@ -180,6 +180,10 @@ class Step:
             "ANY": tolerated,
         }[self.expect]
 
+    def all_secrets(self) -> list[Secret]:
+        """Every secret that it is given, as a variable or as a file."""
+        return [s for _, s in self.secrets] + [m.secret for m in self.mounts if isinstance(m, SecretMount)]
+
     def written_mounts(self) -> list[int]:
         """Indexes of mounts whose content may change."""
         return [i for i, m in enumerate(self.mounts) if isinstance(m, TreeMount) and not m.read_only]

@@ -30,7 +30,7 @@ from . import shipping
 from .buildkit import BuildKit, Job
 from .docker_build import docker_build
 from .dockerfile import Context
-from .execs import Tools, find_tools, read_results, write_tools
+from .execs import AGAIN, LOST, Tools, find_tools, read_results, write_tools
 from .failures import meaning
 from .lowering import NOTHING, Lowering
 from .resolving import Resolver
@@ -211,7 +211,7 @@ class Builder:
 
     def scrubbed(self, step: Step, result: Result) -> Result:
         """A result without its step's secrets."""
-        hidden = [self.session.secrets.plaintext(s) for s in _secrets(step)]
+        hidden = [self.session.secrets.plaintext(s) for s in step.all_secrets()]
         if not hidden:
             return result
 
@@ -287,7 +287,13 @@ class Builder:
             output=output,
             options=(*words, "--provenance=false"),
         )
-        return self.buildkit.run(replace(job, **more))
+        job = replace(job, **more)
+        try:
+            return self.buildkit.run(job)
+        except BuildFailed as failed:
+            if LOST not in failed.log:
+                raise
+            return self.buildkit.run(replace(job, args={**job.args, AGAIN: uuid4().hex}))
 
     def context(self, context: Context) -> str:
         """Where BuildKit finds a context: its address, or the folder that it is written to."""
@@ -340,9 +346,3 @@ class Builder:
 def as_field_error(error: EngineError) -> FieldError:
     """Any error of ours as one that a field can have."""
     return error if isinstance(error, FieldError) else FieldError(str(error), lazy=True)
-
-
-def _secrets(step: Step) -> list[Secret]:
-    from ci.engine.values import SecretMount
-
-    return [s for _, s in step.secrets] + [m.secret for m in step.mounts if isinstance(m, SecretMount)]

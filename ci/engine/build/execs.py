@@ -7,13 +7,15 @@ steps are equal to BuildKit. Results go into a cache mount named after the step'
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import re
 import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -23,6 +25,10 @@ from ci.engine.values import SecretMount, Step
 from .steps import Result
 
 OUT = "/.al/out"
+AGAIN = "AGENT_LOOP_AGAIN"
+"""A build argument: another value fills the cache mount of the certificates anew."""
+LOST = "al-certificates-lost"
+"""What a step says whose certificates were pruned from their cache mount."""
 BUSYBOX = "AGENT_LOOP_BUSYBOX"
 BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -92,6 +98,12 @@ class Tools:
 
     busybox: Path
     certificates: Path | None
+
+    @cached_property
+    def bundle(self) -> str:
+        """A word for the certificates as this machine has them, in hexadecimal digits."""
+        content = self.certificates.read_bytes() if self.certificates is not None else b""
+        return hashlib.sha256(platform.node().encode() + b"\n" + content).hexdigest()[:16]
 
 
 def find_tools(env: Mapping[str, str]) -> Tools:

@@ -18,6 +18,7 @@ from .edits import Edits
 from .text import TOOLS, edit, flags, short
 
 OUTBOX = "outbox"
+CERTIFICATES = "certificates"
 GPU = (
     "GPU steps need a BuildKit with CDI devices (0.20 or later). "
     "Train with 'make train-gemma-2b', or on a Dagger engine with GPUs: 'dagger call train --gpu'."
@@ -55,8 +56,7 @@ class Runs(Edits):
             files["stdin"] = Entry("file", 0o644, blob=Blob.of(step.stdin.encode()))
         self.files[at] = Tree(files)
         options = [*mounts, TOOLS, mount(type="bind", source=at, target="/.al/step"), self._out(step)]
-        self.secrets["agent-loop-ca"] = None
-        options.append(mount(type="secret", id="agent-loop-ca", target="/.al/ca.pem", mode="0444"))
+        options += self._certificates()
         for _, secret in step.secrets:
             self.secrets[secret.handle] = secret
             options.append(
@@ -82,6 +82,23 @@ class Runs(Edits):
             stage = Stage(OUTBOX, "scratch", [f"COPY {paths(folder + '/', '/')}"])
             self.stages.insert(0, stage)
         return mount(type="cache", id=self._id(step), target=execs.OUT, from_=OUTBOX, source="/d")
+
+    def _certificates(self) -> list[str]:
+        """The mounts that bring the host's certificates: a cache mount that a stage of its own has filled.
+
+        A secret mount would do, but BuildKit hashes every file under a step that has one (it takes the mount for
+        the root's, whose content it then compares): half a second for a small image, half a minute for one with
+        torch. The stage leaves a file of constant content, so another bundle makes no step run again.
+        """
+        bundle = self.session.builder.tools.bundle
+        kept = mount(type="cache", id=f"agent-loop-ca-{bundle}", target="/.al/ca")
+        if CERTIFICATES not in (s.name for s in self.stages):
+            self.secrets["agent-loop-ca"] = None
+            given = mount(type="secret", id="agent-loop-ca", target="/.al/ca.pem", mode="0444")
+            fill = f"RUN --network=none {TOOLS} {given} {kept} {edit('', 'certificates', bundle)}"
+            self.stages.insert(0, Stage(CERTIFICATES, "scratch", [f"ARG {execs.AGAIN}", fill]))
+        ready = mount(type="bind", from_=CERTIFICATES, source="/ready", target="/.al/ready")
+        return [ready, kept]
 
     def _mount(self, step: Step, mounted: Mount) -> str:
         match mounted:

@@ -177,6 +177,10 @@ end_the_rest() { # a step ends with its command; what that left running goes, an
     done
 }
 
+[ -e /.al/ca/ca.pem ] || { # pruned; the engine fills the mount and comes again
+    echo al-certificates-lost
+    exit 1
+}
 $bb rm -rf "$out"/* "$out"/.[!.]*
 : >"$out/stdout" >"$out/stderr"
 : >"$out/combined"
@@ -185,9 +189,9 @@ $bb rm -rf "$out"/* "$out"/.[!.]*
 [ -r /.al/volatile ] && . /.al/volatile
 export PATH="${PATH-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}" # BuildKit's for an image without
 
-if [ -s /.al/ca.pem ]; then
+if [ -s /.al/ca/ca.pem ]; then
     for name in SSL_CERT_FILE PIP_CERT REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS GIT_SSL_CAINFO; do
-        eval "[ -n \"\${$name+set}\" ]" || export "$name=/.al/ca.pem"
+        eval "[ -n \"\${$name+set}\" ]" || export "$name=/.al/ca/ca.pem"
     done
     # uv's older and newer name of one setting; an old uv knows only the first, a new one warns of it alone
     [ -n "${UV_NATIVE_TLS+set}${UV_SYSTEM_CERTS+set}" ] || export UV_NATIVE_TLS=1 UV_SYSTEM_CERTS=1
