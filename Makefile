@@ -25,7 +25,7 @@ ps: host ## list the stack's containers
 logs: host ## show the stack's logs, merged
 	@$(AL) logs
 
-test-fast: dev ## the tests that need no container
+test-fast: dev ## the tests that need no container and start nothing that takes seconds
 	@$(AL) self-test fast
 
 test: dev ## everything but the slow tests; sets up what is missing

@@ -1,7 +1,8 @@
 """`agent-loop self-test [fast|lint|slow]`: the project's own checks, in the order that fails soonest.
 
 Without an argument: lint and types, then every test but the slow ones, with the container engine, the base images
-and the servers that the tests start set up first. `fast` needs no container; `slow` runs only the slow tests.
+and the servers that the tests start set up first. `fast` needs no container and starts nothing that takes seconds;
+`slow` runs only the slow tests.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def steps(mode: str) -> list[list[str]] | None:
     """The commands of a mode in order, or None when there is no such mode."""
     return {
         "lint": LINT,
-        "fast": [*LINT, pytest("not containers and not slow and not gpu")],
+        "fast": [*LINT, pytest("not containers and not slow and not long and not gpu")],
         "": [*LINT, SETUP, pytest("not slow and not gpu")],
         "slow": [SETUP, pytest("slow and not gpu")],
     }.get(mode)

@@ -24,7 +24,7 @@ from tests.fakes.programs import free_port
 from tests.fakes.server import Serving, serving
 from tests.fakes.waiting import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
+pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Script(

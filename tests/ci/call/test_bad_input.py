@@ -11,6 +11,8 @@ from ci.engine.module.source import find
 
 from .conftest import Opener
 
+pytestmark = pytest.mark.long
+
 Capture = pytest.CaptureFixture[str]
 
 

@@ -15,6 +15,8 @@ from ci.engine.call import cli as call
 
 from .conftest import RECORDED, Opener, copied
 
+pytestmark = pytest.mark.long
+
 CALLS: list[dict[str, Any]] = [json.loads(line) for line in (RECORDED / "module-calls.jsonl").read_text().splitlines()]
 
 BUILDKIT = {

@@ -17,7 +17,7 @@ from service.telemetry import names
 from tests.fakes.server import Serving, serving
 from tests.fakes.waiting import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
+pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
 
 SCRIPT = Script((Rule("hold", (Turn(text="held", delay=0.3),)), Rule("", (Turn(text="Hello there."),))))
 

@@ -15,7 +15,7 @@ from service import auth
 from service.backends.scripted import Script, ScriptedBackend, Turn
 from tests.fakes.server import Serving, serving
 
-pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
+pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
 
 SECRET = "the-other-tenants-words"
 CHAT, RUNS, RESPONSES, EMBED = "/v1/chat/completions", "/v1/runs", "/v1/responses", "/v1/embeddings"

@@ -9,7 +9,7 @@ from service.backends.scripted import Script, ScriptedBackend
 from service.settings import Settings
 from tests.fakes.server import serving
 
-pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
+pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
 
 
 async def test_health_and_ready(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from service.backends.scripted import Script, ScriptedBackend, Turn
 from service.settings import Settings
 from tests.fakes.server import serving
 
+pytestmark = pytest.mark.long
+
 KEY = {"Authorization": "Bearer al-test-key-0123456789"}
 SCRIPT = Script.of(Turn(text="Two words."))
 

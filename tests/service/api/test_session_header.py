@@ -13,7 +13,7 @@ from service.api.session import SESSION_ID
 from service.backends.scripted import Script, ScriptedBackend, Turn
 from tests.fakes.server import Serving, serving
 
-pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
+pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
 
 HI = [{"role": "user", "content": "Hi"}]
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
 from tests.fakes.server import Serving, serving
 
-pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
+pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
 
 WEATHER = {
     "type": "function",

@@ -20,6 +20,8 @@ import pytest
 from tests.fakes import journal
 from tests.fakes.programs import free_port
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[3]
 FACTORY = ["-m", "uvicorn", "--factory", "tests.fakes.journal:create", "--no-access-log", "--timeout-graceful-shutdown"]
 

@@ -21,7 +21,7 @@ from tests.fakes.server import Serving, serving
 from tests.fakes.tools import Box, Recorded, counter
 from tests.fakes.waiting import eventually
 
-pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
+pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
 
 CALL = Plan(words=(), calls=(("count", {}),))
 

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -25,6 +26,8 @@ from service.telemetry.names import Outcome, TokenType
 from tests.fakes.server import Serving, serving
 from tests.fakes.tools import Box, counter
 from tests.fakes.waiting import eventually
+
+pytestmark = pytest.mark.long
 
 SCRIPT = Script(
     (

@@ -18,7 +18,7 @@ from service.store.runs import LeaseLost, NewRun, SessionBusy
 from service.store.tables import metadata
 from tests.fakes import postgres
 
-pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
+pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

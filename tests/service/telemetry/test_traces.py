@@ -15,7 +15,7 @@ from service.telemetry import names
 from service.telemetry.traces import Traces
 from tests.fakes.server import serving
 
-pytestmark = pytest.mark.in_image
+pytestmark = [pytest.mark.in_image, pytest.mark.long]
 
 
 class TestSpans:

@@ -12,7 +12,7 @@ from playwright.async_api import expect
 from service.backends.scripted import Call, Rule, Script, Turn
 from tests.fakes.server import Serving
 
-pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
+pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
 
 Started = Callable[..., Awaitable[Serving]]
 Visit = Callable[..., Awaitable[Any]]
