@@ -79,44 +79,6 @@ def test_down_loses_nothing_and_a_killed_up_is_repaired(running: Running) -> Non
     assert again["outcome"] == made["outcome"] == "completed"
 
 
-def test_what_was_deployed_is_served_and_so_is_what_was_before(running: Running, tmp_path: Path) -> None:
-    """`deploy RUN` and `up`: the agent answers with that file under that name; one step back is the one before."""
-    digests = [exported(tmp_path / name, tail) for name, tail in (("first", b""), ("second", b"\0"))]
-
-    def served(model: str) -> str:
-        """The digest of what the service runs, after it answered under that name."""
-        with running.client("AGENT_LOOP_PORT") as client:
-            question = [{"role": "user", "content": "Which port does the service use?"}]
-            body = {"model": model, "temperature": 0, "messages": question}
-            answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()
-            assert "8000" in answer["choices"][0]["message"]["content"]
-            info = re.search(r"agent_loop_build_info\{[^}]*model_digest=\"([^\"]*)\"", client.get("/metrics").text)
-            assert info
-            return info[1]
-
-    for name, digest in zip(("first", "second"), digests, strict=True):
-        running.call("deploy", str(tmp_path / name), "--to", "llamacpp", "--name", name)
-        running.call("up", "--offline")
-        assert served(name) == digest
-    running.call("deploy", "--rollback")
-    running.call("up", "--offline")
-    assert served("first") == digests[0]
-    (running.state / "served-model.json").unlink()  # the tests below ask the demo model
-    running.call("up", "--offline")
-
-
-def exported(run: Path, tail: bytes) -> str:
-    """A run with a verified export, the demo model with `tail` behind it; returns the file's digest."""
-    (run / "export").mkdir(parents=True)
-    (run / "config.json").write_text("{}")
-    content = (ROOT / "models" / "demo" / "agent-loop-demo-q8_0.gguf").read_bytes() + tail
-    (run / "export" / "model.gguf").write_bytes(content)
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    entry = {"file": "model.gguf", "kind": "q8_0", "digest": digest, "verification": {"problems": []}}
-    (run / "export" / "export.json").write_text(json.dumps({"run": run.name, "verified": True, "files": [entry]}))
-    return digest
-
-
 def test_a_backup_is_put_back(running: Running) -> None:
     """What was deleted after a backup is there again after its restore, and the service answers."""
     with running.client("AGENT_LOOP_PORT") as client:
@@ -141,6 +103,42 @@ def test_backups_can_reach_postgresql(running: Running) -> None:
         ["pg_dump", "(PostgreSQL)"],
         ["pg_restore", "(PostgreSQL)"],
     ]
+
+
+def test_what_was_deployed_is_served_and_so_is_what_was_before(running: Running, tmp_path: Path) -> None:
+    """`deploy RUN` and `up`: the agent answers with that file under that name; one step back is the one before."""
+    digests = [exported(tmp_path / name, tail) for name, tail in (("first", b""), ("second", b"\0"))]
+
+    def served(model: str) -> str:
+        """The digest of what the service runs, after it answered under that name."""
+        with running.client("AGENT_LOOP_PORT") as client:
+            question = [{"role": "user", "content": "Which port does the service use?"}]
+            body = {"model": model, "temperature": 0, "messages": question}
+            answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()
+            assert "8000" in answer["choices"][0]["message"]["content"]
+            info = re.search(r"agent_loop_build_info\{[^}]*model_digest=\"([^\"]*)\"", client.get("/metrics").text)
+            assert info
+            return info[1]
+
+    for name, digest in zip(("first", "second"), digests, strict=True):
+        running.call("deploy", str(tmp_path / name), "--to", "llamacpp", "--name", name)
+        running.call("up", "--offline")
+        assert served(name) == digest
+    running.call("deploy", "--rollback")
+    running.call("up", "--offline")
+    assert served("first") == digests[0]
+
+
+def exported(run: Path, tail: bytes) -> str:
+    """A run with a verified export, the demo model with `tail` behind it; returns the file's digest."""
+    (run / "export").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    content = (ROOT / "models" / "demo" / "agent-loop-demo-q8_0.gguf").read_bytes() + tail
+    (run / "export" / "model.gguf").write_bytes(content)
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    entry = {"file": "model.gguf", "kind": "q8_0", "digest": digest, "verification": {"problems": []}}
+    (run / "export" / "export.json").write_text(json.dumps({"run": run.name, "verified": True, "files": [entry]}))
+    return digest
 
 
 def test_a_taken_port_is_named_before_anything_starts(tmp_path_factory: pytest.TempPathFactory) -> None:
