@@ -41,8 +41,10 @@ TRAINING_FOLDERS = ("/models", "/gguf", "/checkpoints", "/logs", "/runs")
 LIBRARIES = ("libgomp1",)
 """What the service's wheels load from the system: llama.cpp computes with OpenMP."""
 
-POSTGRESQL = ("postgresql-client-17", "libpq5", "libgssapi-krb5-2", "libkrb5-3", "libk5crypto3", "libkrb5support0")
-POSTGRESQL += ("libkeyutils1", "libcom-err2", "libldap2", "libsasl2-2")
+POSTGRESQL = (
+    *("postgresql-client-17", "libpq5", "libldap2", "libsasl2-2"),
+    *("libgssapi-krb5-2", "libkrb5-3", "libk5crypto3", "libkrb5support0", "libkeyutils1", "libcom-err2"),
+)
 """pg_dump and pg_restore for backups, and what they load; the package's Perl wrapper and its Perl stay out."""
 
 TEST_PACKAGES = ("chromium", "nginx", "postgresql", "prometheus", "prometheus-alertmanager", *LIBRARIES)
