@@ -26,7 +26,7 @@ def export_command(
     run: Annotated[str, typer.Argument(help="A run's folder, or its id in --output.")],
     output: Output = RUNS,
     gguf: Annotated[
-        list[Kind] | None, typer.Option("--gguf", help="Kind of file; repeatable. Default: q8_0 and q4_k_m.")
+        list[Kind] | None, typer.Option("--gguf", help="Kind of file; repeatable. Default: q8_0 and (ours) q4_k_m.")
     ] = None,
     merge_onto: Annotated[
         Onto, typer.Option(help="Add the adapter to the weights training saw, or to the published ones.")
@@ -44,14 +44,14 @@ def export_command(
     threads: Annotated[int | None, typer.Option(help="Threads for llama.cpp; all processors by default.")] = None,
 ) -> None:
     """Merge, write GGUF and a Modelfile, and prove in llama.cpp that the file answers as the trained model does."""
-    from .job import DEFAULT_KINDS, Request, export
+    from .job import DEFAULT_KINDS, OFFICIAL_KINDS, Request, export
 
     if converter not in ("ours", "official"):
         raise typer.BadParameter(f"'{converter}' is no converter; use ours or official.")
     quieten()
     request = Request(
         run=find_run(run, output),
-        kinds=tuple(gguf or DEFAULT_KINDS),
+        kinds=tuple(gguf or (OFFICIAL_KINDS if converter == "official" else DEFAULT_KINDS)),
         onto=merge_onto,
         adapter_only=adapter_only,
         keep_merged=not drop_merged,

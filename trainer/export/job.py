@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from trainer.data.template import ChatTokenizer
 
 DEFAULT_KINDS = (Kind.Q8_0, Kind.Q4_K_M)
+OFFICIAL_KINDS = (Kind.Q8_0,)
+"""What is made where nothing is asked for: by our writer, and by the official converter."""
 REPORT = "export.json"
 FORMAT = 1
 """Version of export.json."""
@@ -81,6 +83,8 @@ class _Work:
         self.tokenizer: ChatTokenizer = ChatTokenizer.load(self.base)
         self.config = gguf.read_config(self.base)
         self.described = self._describe()
+        if request.converter == "official" and not request.adapter_only:
+            official.check(request.kinds)
         self.name = request.name or request.run.resolve().name
         self.device = str(model.pick_device("auto"))
         self.problems: list[str] = []

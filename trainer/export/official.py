@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import ExportError, UnsupportedExport
@@ -32,12 +33,17 @@ def home() -> Path:
     return Path(cache) / f"llama.cpp-{VERSION}"
 
 
-def convert(model: Path, path: Path, kind: Kind) -> Path:
-    """Convert the model folder `model` to `path`. Raises UnsupportedExport or ExportError."""
-    if kind is Kind.Q4_K_M:
+def check(kinds: Iterable[Kind]) -> None:
+    """Refuse what it cannot make. Raises UnsupportedExport."""
+    if Kind.Q4_K_M in kinds:
         raise UnsupportedExport(
             "The official converter cannot make Q4_K_M. Export f16 with it, then: ollama create NAME -q q4_K_M."
         )
+
+
+def convert(model: Path, path: Path, kind: Kind) -> Path:
+    """Convert the model folder `model` to `path`. Raises UnsupportedExport or ExportError."""
+    check([kind])
     script = fetch() / "convert_hf_to_gguf.py"
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
