@@ -130,8 +130,9 @@ def doctor(
     from rich.table import Table
 
     from ci.stack import doctor, machine
+    from ci.stack.wanted import wanted_by
 
-    wanted = doctor.wanted_by(mode, gpu, offline)
+    wanted = wanted_by(mode, gpu, offline)
     there = machine.read(project.name(mode), wanted.ports.values(), wanted.model, project.state_folder())
     findings = doctor.examine(there, wanted)
     table = Table(box=None)

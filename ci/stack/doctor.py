@@ -7,24 +7,16 @@ of is tested without having to break a machine. Reading the machine is in `ci.st
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
-from ci.stack import images
-from ci.stack.errors import UsageError
 from ci.stack.machine import Machine
+from ci.stack.wanted import DISK_AGAIN, GIB, Wanted
 
-GIB = 1024**3
 MIB = 1024**2
 OLDEST_ENGINE = (26, 1)
 OLDEST_COMPOSE = (2, 26)
-DISK_FIRST = 10 * GIB
-DISK_OFFLINE = 6 * GIB
-DISK_AGAIN = 2 * GIB
-"""Bytes free beside a model: for every image, its build, metrics and logs; the same without the registry's images; and
-for metrics and logs alone where the images are there, so that a stack comes back on a disk that it filled itself."""
 STATE_RESERVE = 16 * MIB
 """Bytes for secrets, certificate and records beside the compose files."""
 OPEN_FILES = 4096
@@ -46,66 +38,6 @@ class Finding:
     level: Level
     detail: str
     fix: str = ""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the stack about to start asks of the machine."""
-
-    ports: Mapping[str, int] = field(default_factory=lambda: PORTS["dev"])
-    """Variable that moves a port, to the port."""
-    subnets: tuple[str, ...] = ("172.20.0.0/16",)
-    model: str = "gemma3n:e4b"
-    model_bytes: int = 8 * GIB
-    """Size of the model on disk; also about what it takes in memory."""
-    gpu: bool | None = None
-    """True: a card is asked for. None: use one if it is there."""
-    offline: bool = False
-    images: tuple[str, ...] = ("AGENT_LOOP_IMAGE_RUNTIME", "AGENT_LOOP_IMAGE_DEV")
-    """Of ours, by the variable that names each."""
-    disk: int = DISK_FIRST
-
-
-PORTS = {
-    "dev": {"AGENT_LOOP_PORT": 8000, "PROMETHEUS_PORT": 9090, "GRAFANA_PORT": 3000, "OLLAMA_PORT": 11434},
-    "prod": {"HTTP_PORT": 80, "HTTPS_PORT": 443},
-    "train": {
-        "JUPYTER_PORT": 8888,
-        "TENSORBOARD_PORT": 6006,
-        "TRACKING_PORT": 8080,
-        "TRAINING_PROMETHEUS_PORT": 9091,
-        "GPU_MONITOR_PORT": 9400,
-    },
-}
-"""The ports that a mode publishes, by the variable that moves each."""
-
-SUBNETS = {"dev": ("172.20.0.0/16",), "prod": ("172.20.0.0/16",), "train": ("172.25.0.0/16",)}
-
-
-def wanted_by(mode: str, gpu: str, offline: bool) -> Wanted:
-    """What a mode asks, with the person's own ports, subnets and model. Raises UsageError for unknown words."""
-    if mode not in PORTS:
-        raise UsageError(f"No mode '{mode}'. Use one of {', '.join(PORTS)}.")
-    if gpu not in ("auto", "on", "off"):
-        raise UsageError(f"No --gpu '{gpu}'. Use auto, on or off.")
-    variable = "TRAINING_NETWORK_SUBNET" if mode == "train" else "AGENT_NETWORK_SUBNET"
-    return Wanted(
-        ports={name: port(name, default) for name, default in PORTS[mode].items()},
-        subnets=(os.environ[variable],) if os.environ.get(variable) else SUBNETS[mode],
-        model=os.environ.get("AGENT_LOOP_MODEL", Wanted.model),
-        gpu={"auto": None, "on": True, "off": False}[gpu],
-        offline=offline,
-        images=tuple(image.variable for image in images.OF_MODE[mode]),
-        disk=DISK_OFFLINE if offline and mode != "train" else DISK_FIRST,
-    )
-
-
-def port(variable: str, default: int) -> int:
-    """A port from the environment. Raises UsageError for what is none."""
-    text = os.environ.get(variable, str(default))
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise UsageError(f"'{text}' is no port, in {variable}. Use a number from 1 to 65535.")
-    return int(text)
 
 
 Check = Callable[[Machine, Wanted], Iterator[Finding]]

@@ -15,6 +15,7 @@ from ci.stack import container_engine, doctor, images, machine, offline, project
 from ci.stack.errors import EngineMissing, NotReady, StartFailed, UsageError
 from ci.stack.project import Project
 from ci.stack.reach import registry_answers
+from ci.stack.wanted import Wanted, wanted_by
 
 STAND_INS = {
     "dev": ("prometheus",),
@@ -63,8 +64,8 @@ def reach(stack: Project, context: Context) -> Project:
 def machine_fits(stack: Project, context: Context) -> Project:
     """Nothing on this machine is in the way. Raises NotReady with every line of `doctor` that says fail."""
     wanted = replace(
-        doctor.wanted_by(stack.mode, "on" if stack.gpu else "auto", stack.offline),
-        model=stack.environment().get("AGENT_LOOP_MODEL", doctor.Wanted.model),
+        wanted_by(stack.mode, "on" if stack.gpu else "auto", stack.offline),
+        model=stack.environment().get("AGENT_LOOP_MODEL", Wanted.model),
     )
     there = machine.read(project.name(stack.mode), wanted.ports.values(), wanted.model, stack.state)
     wrong = [f"{f.check}: {f.detail} ({f.fix})" for f in doctor.examine(there, wanted) if f.level is doctor.Level.FAIL]

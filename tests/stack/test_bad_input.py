@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import typer
 
-from ci.stack import doctor, machine, project, secrets, up
+from ci.stack import machine, project, secrets, up
 from ci.stack.errors import NotReady, UsageError
 from ci.stack.project import ROOT, Project
 from ci.stack.reporting import reported
 from ci.stack.up import Context
+from ci.stack.wanted import PORTS
 from tests.stack.running import free_port
 from tests.stack.test_doctor import HEALTHY
 
@@ -88,7 +89,7 @@ class TestFullDisk:
     @pytest.mark.containers
     def test_up_starts_nothing_on_it(self, full: Path) -> None:
         """Status 6 and the same words, before a secret or an image is made."""
-        ports = {variable: str(free_port()) for variable in doctor.PORTS["dev"]}
+        ports = {variable: str(free_port()) for variable in PORTS["dev"]}
         place = {"AGENT_LOOP_STATE": str(full), "AGENT_LOOP_PROJECT": "al-test-full"}
         status, said = call("up", "--offline", **place, **ports, AGENT_NETWORK_SUBNET="172.29.7.0/24")
         assert status == 6

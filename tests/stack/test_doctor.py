@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci.stack import doctor, machine
-from ci.stack.doctor import GIB, Finding, Level, Wanted
+from ci.stack.doctor import Finding, Level
 from ci.stack.errors import UsageError
 from ci.stack.machine import Machine, Route
+from ci.stack.wanted import GIB, Wanted, wanted_by
 
 HEALTHY = Machine(
     engine="26.1.5",
@@ -107,7 +108,7 @@ def test_a_stack_comes_back_on_a_disk_that_it_filled() -> None:
     held = frozenset({"AGENT_LOOP_IMAGE_RUNTIME", "AGENT_LOOP_IMAGE_DEV", "AGENT_LOOP_IMAGE_PROMETHEUS"})
     assert found(replace(little, images=held))["disk"].level is Level.OK
     assert found(replace(little, images=held - {"AGENT_LOOP_IMAGE_DEV"}))["disk"].level is Level.FAIL
-    training = doctor.wanted_by("train", "auto", True)
+    training = wanted_by("train", "auto", True)
     assert found(replace(little, images=held), training)["disk"].level is Level.FAIL
 
 
@@ -147,7 +148,15 @@ def test_a_port_that_is_none_is_named(text: str, monkeypatch: pytest.MonkeyPatch
     """The value, the variable and the range are in the message."""
     monkeypatch.setenv("GRAFANA_PORT", text)
     with pytest.raises(UsageError, match="GRAFANA_PORT"):
-        doctor.wanted_by("dev", "auto", False)
+        wanted_by("dev", "auto", False)
+
+
+@pytest.mark.parametrize("text", ["banana", "172.20.0.5/16", "172.20.0.0/40", "fd00::/64"])
+def test_a_network_that_is_none_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The value, the variable and one that would do are in the message."""
+    monkeypatch.setenv("AGENT_NETWORK_SUBNET", text)
+    with pytest.raises(UsageError, match=rf"'{text}' is no IPv4 network .*AGENT_NETWORK_SUBNET.*172\.20\.0\.0/16"):
+        wanted_by("prod", "auto", False)
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=4), st.sampled_from(["", "-4", "+dfsg1", "-rc.1"]))
