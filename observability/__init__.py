@@ -8,8 +8,9 @@ Where files are (the compose stack mounts them as they stand):
       tests/*.yml               `promtool test rules`
     alertmanager/               alertmanager.yml, reads /run/secrets/alert_sink_token; sink.py takes alerts in
     grafana/
-      dashboards/*.json         at /etc/grafana/dashboards; generated from boards.py by build.py
-      provisioning/             at /etc/grafana/provisioning; wants AGENT_LOOP_URL in Grafana's environment
+      dashboards/*.json         at /etc/grafana/dashboards; generated from boards/ by build.py
+      provisioning/             below /etc/grafana/provisioning; wants AGENT_LOOP_URL in Grafana's environment
+    logs/                       loki.yml, config.alloy, and the data source that Grafana gets with `up --logs`
     nginx/                      nginx.conf and split.conf come from `python -m observability nginx`
     gpu_monitor/ backup/ drift/ the three jobs of the image `ops`, ports 9400, 9108, 9109
     names.py                    the metrics that these jobs export
