@@ -14,6 +14,7 @@ from ci.stack.up import Context, build_images, make_secrets, start
 
 CACHE_KEPT = "10GB"
 """Build cache that `clean` leaves, newest first."""
+KEPT = "What ran before the last upgrade."
 
 
 def pull(stack: Project, model: str) -> None:
@@ -64,9 +65,11 @@ def upgrade(stack: Project, context: Context, parts: Parts) -> None:
         raise UsageError("Nothing is up yet. 'agent-loop up' starts the stack.")
     make_secrets(stack, context)
     parts.backup(stack, context)
-    project.write_env(previous(stack), before, "What ran before the last upgrade.")
+    older = project.read_env(previous(stack))
+    project.write_env(previous(stack), before, KEPT)  # before the build, which may be killed
     parts.build(stack, context)
     if project.read_env(stack.images_env) == before:
+        project.write_env(previous(stack), older, KEPT)  # an upgrade to the same takes no way back
         context.say("The images are what runs already.")
         return
     try:

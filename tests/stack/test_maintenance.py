@@ -79,6 +79,17 @@ class TestUpgrade:
         assert steps.taken == ["backup", "build"]
         assert said[-1] == "The images are what runs already."
 
+    def test_an_upgrade_to_the_same_keeps_the_way_back(
+        self, stack: Project, context: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`rollback` after it still starts what ran before the last upgrade that changed something."""
+        monkeypatch.setattr(maintenance.images, "digest", lambda name: "sha256:" + "a" * 64)
+        maintenance.upgrade(stack, context, Steps().parts())
+        maintenance.upgrade(stack, context, Steps().parts())
+        steps = Steps()
+        maintenance.rollback(stack, context, steps.parts())
+        assert steps.taken == ["start a"]
+
     def test_unhealthy_goes_back(self, stack: Project, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
         """The old image runs again, and the command still fails."""
         monkeypatch.setattr(maintenance.images, "digest", lambda name: "sha256:" + "a" * 64)
