@@ -25,12 +25,12 @@ FLAGS = [
 Open = Callable[..., Awaitable[Page]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # as long as it lives nothing else can call anyio.run
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         with tempfile.TemporaryDirectory() as home:
