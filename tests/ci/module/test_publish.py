@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.ci.module.conftest import ROOT
+from tests.ci.registry import Registry, running
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -27,65 +21,11 @@ DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 
-def program(folder: Path) -> Path:
-    """The registry's program: from the PATH, else unpacked from Debian's package, which changes nothing here."""
-    if there := shutil.which("docker-registry"):
-        return Path(there)
-    subprocess.run(["apt-get", "download", "-q", "docker-registry"], cwd=folder, check=True, capture_output=True)
-    package = next(folder.glob("docker-registry_*.deb"))
-    subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
-    return folder / "unpacked" / "usr" / "bin" / "docker-registry"
-
-
-@dataclass(frozen=True)
-class Registry:
-    """A registry that listens on loopback."""
-
-    address: str
-
-    def get(self, path: str, *accept: str) -> dict[str, Any]:
-        """A manifest or a JSON blob."""
-        request = urllib.request.Request(f"http://{self.address}/v2/{path}", headers={"Accept": ", ".join(accept)})
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            return json.loads(reply.read())
-
-    def answers(self) -> bool:
-        try:
-            self.get("_catalog")
-        except OSError:
-            return False
-        return True
-
-
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """An empty one."""
-    folder = tmp_path_factory.mktemp("registry")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    settings = folder / "config.yml"
-    settings.write_text(
-        json.dumps(  # JSON is YAML
-            {
-                "version": 0.1,
-                "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-                "http": {"addr": address},
-            }
-        )
-    )
-    with subprocess.Popen(
-        [program(folder), "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
-        try:
-            made, end = Registry(address), time.monotonic() + 60
-            while not made.answers():
-                assert server.poll() is None, f"The registry ended with status {server.returncode}."
-                assert time.monotonic() < end, "The registry did not answer within a minute."
-                time.sleep(0.1)
-            yield made
-        finally:
-            server.terminate()
+    with running(tmp_path_factory.mktemp("registry")) as made:
+        yield made
 
 
 def publish(address: str, **environment: str) -> str:

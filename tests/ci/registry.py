@@ -1,0 +1,75 @@
+"""A registry on this machine: Debian's docker-registry, listening on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+def program(folder: Path) -> Path:
+    """The registry's program: from the PATH, else unpacked from Debian's package, which changes nothing here."""
+    if there := shutil.which("docker-registry"):
+        return Path(there)
+    subprocess.run(["apt-get", "download", "-q", "docker-registry"], cwd=folder, check=True, capture_output=True)
+    package = next(folder.glob("docker-registry_*.deb"))
+    subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
+    return folder / "unpacked" / "usr" / "bin" / "docker-registry"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry that listens on loopback."""
+
+    address: str
+
+    def get(self, path: str, *accept: str) -> dict[str, Any]:
+        """A manifest or a JSON blob."""
+        request = urllib.request.Request(f"http://{self.address}/v2/{path}", headers={"Accept": ", ".join(accept)})
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.loads(reply.read())
+
+    def answers(self) -> bool:
+        try:
+            self.get("_catalog")
+        except OSError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[Registry]:
+    """An empty registry that keeps what it is given in `folder`, until the block ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = folder / "config.yml"
+    settings.write_text(
+        json.dumps(  # JSON is YAML
+            {
+                "version": 0.1,
+                "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+                "http": {"addr": address},
+            }
+        )
+    )
+    with subprocess.Popen(
+        [program(folder), "serve", settings], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            made, end = Registry(address), time.monotonic() + 60
+            while not made.answers():
+                assert server.poll() is None, f"The registry ended with status {server.returncode}."
+                assert time.monotonic() < end, "The registry did not answer within a minute."
+                time.sleep(0.1)
+            yield made
+        finally:
+            server.terminate()
