@@ -94,10 +94,8 @@ class Host:
         if not root.is_dir():
             raise FieldError(f"failed to get snapshot: failed to snapshot: failed to sync: {root}: not a directory")
         kinds: dict[str, bool] = {}
-        prune = patterns.Matcher(exclude)
-        negated = any(p.strip().startswith("!") for p in exclude)
         try:
-            self._walk(root, "", kinds, None if negated else prune)
+            self._walk(root, "", kinds, patterns.Matcher(exclude))
             if gitignore:
                 gone = patterns.ignored(kinds, lambda p: _text(root / p), _above(root))
                 kinds = {p: d for p, d in kinds.items() if p not in gone}
@@ -114,12 +112,12 @@ class Host:
                 raise FieldError(f"open {root / path}: permission denied") from None
         return Tree(entries)
 
-    def _walk(self, root: Path, folder: str, kinds: dict[str, bool], prune: patterns.Matcher | None) -> None:
+    def _walk(self, root: Path, folder: str, kinds: dict[str, bool], prune: patterns.Matcher) -> None:
         with os.scandir(root / folder) as found:
             for item in found:
                 path = posixpath.join(folder, item.name)
                 is_dir = item.is_dir(follow_symlinks=False)
-                if prune is not None and is_dir and prune.matches(path):
+                if is_dir and prune.closes(path):
                     continue
                 kinds[path] = is_dir
                 if is_dir:

@@ -70,11 +70,19 @@ class _Rule:
     negated: bool
 
 
+def _way(pattern: str) -> list[str]:
+    """The folders that a pattern names before its first wildcard."""
+    parts = pattern.split("/")
+    wild = next((i for i, part in enumerate(parts) if re.search(r"[*?\[\\]", part)), len(parts))
+    return parts[:wild]
+
+
 class Matcher:
     """A list of patterns; `matches(path)` for paths relative to the root, without a leading slash."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.rules: list[_Rule] = []
+        self._ways: list[list[str]] = []
         for pattern in patterns:
             text = pattern.strip()
             if not text:
@@ -82,7 +90,16 @@ class Matcher:
             negated = text.startswith("!")
             text = text[1:] if negated else text
             self.rules.append(_Rule(expression(posixpath.normpath(text)), negated))
+            if negated:
+                self._ways.append(_way(posixpath.normpath(text)))
         self._known: dict[str, tuple[bool, ...]] = {}
+
+    def closes(self, folder: str) -> bool:
+        """Whether a folder matches, and so does all below it: no negated pattern leads there."""
+        if not self.matches(folder):
+            return False
+        parts = folder.split("/")
+        return all(parts[: len(way)] != way[: len(parts)] for way in self._ways)
 
     def matches(self, path: str) -> bool:
         """Whether the last pattern that matches the path, or a folder above it, is no negated one."""

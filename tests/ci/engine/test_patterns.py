@@ -71,3 +71,23 @@ def test_ignore_files_of_folders_add_to_those_above() -> None:
     files = {".gitignore": "*.log\nout/\n", "sub/.gitignore": "!keep.log\n", "out/.gitignore": "!x\n"}
     paths = {"a.log": False, "out": True, "out/x": False, "sub": True, "sub/keep.log": False, "sub/b.log": False}
     assert patterns.ignored(paths, files.get) == {"a.log", "out", "out/x", "sub/b.log"}
+
+
+@given(st.lists(st.sampled_from(["**", "*", "sub", "sub/deep", "**/*.log", "s?b", "sub/*", "other"]).flatmap(
+    lambda p: st.sampled_from([p, f"!{p}"])), max_size=5))  # fmt: skip
+def test_a_folder_that_is_closed_holds_nothing_that_stays(exclude: list[str]) -> None:
+    """What is not even read of the host is what the patterns would take away."""
+    matcher = patterns.Matcher(exclude)
+    kept = patterns.keep(PATHS, [], exclude)
+    for folder in (path for path, is_folder in PATHS.items() if is_folder and matcher.closes(path)):
+        assert not [path for path in kept if path == folder or path.startswith(f"{folder}/")]
+
+
+def test_an_allow_list_closes_what_it_does_not_name() -> None:
+    """Folders beside what is named are not read; those on the way are."""
+    matcher = patterns.Matcher(["**", "!service/**", "!requirements/service.txt", "**/__pycache__"])
+    assert matcher.closes(".venv")
+    assert matcher.closes("service/__pycache__") is False  # `!service/**` may lead there
+    assert not matcher.closes("service")
+    assert not matcher.closes("requirements")
+    assert patterns.Matcher(["**", "!**/*.py"]).closes(".venv") is False
