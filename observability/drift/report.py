@@ -69,8 +69,9 @@ def _table(comparison: Comparison) -> str:
     )
     return (
         "<h2>Features</h2><div class='scroll'><table><tr><th>Feature<th>Verdict<th>Reference<th>Window<th>Distance"
-        f"<th class='n'>p<th class='n'>corrected</tr>{rows}</table></div><p class='quiet'>PSI: 0.1 is watched, 0.25 has drifted when its "
-        "whole 95 % band lies above 0.1. 'corrected': p after Benjamini and Hochberg's correction for many tests.</p>"
+        f"<th class='n'>p<th class='n'>corrected</tr>{rows}</table></div>"
+        "<p class='quiet'>PSI: 0.1 is watched, 0.25 has drifted when its whole 95 % band lies above 0.1. "
+        "'corrected': p after Benjamini and Hochberg's correction for many tests.</p>"
     )
 
 
