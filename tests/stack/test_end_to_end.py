@@ -199,3 +199,31 @@ class TestTrouble:
         assert again["outcome"] == "completed"
         assert kept in running.call("backup", "list").stdout
         assert running.prometheus(sampled)
+
+
+class TestUpgrade:
+    """New code is taken into service with a way back."""
+
+    def image(self, running: Running) -> str:
+        """What the agent's container runs."""
+        return running.docker("inspect", running.containers()["agent"], "--format", "{{.Config.Image}}")
+
+    def test_upgrade_backs_up_and_replaces_and_rollback_undoes_it(self, running: Running, client: httpx.Client) -> None:
+        """From an image that differs by a label to the working tree's and back; runs and a backup outlive both."""
+        run = client.post("/v1/runs", json={"input": "What is 4+4?"}).raise_for_status().json()
+        new = self.image(running)
+        old = variant(running, "old", "with-label", "--name", "test", "--value", "old")
+        record = running.state / "images.env"
+        (running.state / "images.previous.env").write_text(record.read_text().replace(new, old))
+        running.call("rollback")
+        assert self.image(running) == old
+        kept = len(running.call("backup", "list").stdout.splitlines())
+        assert "Upgraded" in running.call("upgrade").stderr
+        upgraded = self.image(running)
+        assert upgraded != old
+        assert len(running.call("backup", "list").stdout.splitlines()) == kept + 1
+        assert "what runs already" in running.call("upgrade").stderr
+        running.call("rollback")
+        assert self.image(running) == old
+        again = eventually(lambda: client.get(f"/v1/runs/{run['id']}").raise_for_status().json(), "the run")
+        assert again["outcome"] == "completed"
