@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FUNCTION = "build-runtime"
 NAME = "al-bench/runtime"
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+MOUNTED = "/run/al-bench/ca.pem"
+"""Not the system's own place: a package that writes there could not be installed."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,7 @@ class Bench:
                 digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
                 words[3:3] = ["--build-context", f"{reference}=oci-layout://{layout}@{digest}"]
         if BUNDLE.is_file():  # an intercepting proxy's certificate, which our engine brings into steps by itself
-            file = self.out / "Dockerfile"
-            trusted = f"ARG UV_SYSTEM_CERTS=1\nARG SSL_CERT_FILE={BUNDLE}"
-            text = re.sub(r"(?m)^(FROM .*)$", rf"\1\n{trusted}", file.read_text())
-            file.write_text(re.sub(r"(?m)^RUN ", f"RUN --mount=type=secret,id=ca,target={BUNDLE} ", text))
-            words[3:3] = ["--secret", f"id=ca,src={BUNDLE}"]
+            words[3:3] = trusting(self.out / "Dockerfile", "SSL_CERT_FILE", "ARG UV_SYSTEM_CERTS=1")
         return [*words[:-1], "--provenance=false", words[-1]]
 
     def plain(self, words: list[str]) -> None:
@@ -111,6 +109,14 @@ class Bench:
         path.write_text(path.read_text() + f"# edit {self.number}\n")
 
 
+def trusting(file: Path, variable: str, more: str = "") -> tuple[str, str]:
+    """Let every step of a Dockerfile trust what this machine trusts; the words that `buildx build` needs for it."""
+    lines = "\n".join(filter(None, [more, f"ARG {variable}={MOUNTED}"]))
+    text = re.sub(r"(?m)^(FROM .*)$", rf"\1\n{lines}", file.read_text())
+    file.write_text(re.sub(r"(?m)^RUN ", f"RUN --mount=type=secret,id=ca,target={MOUNTED},mode=0444 ", text))
+    return "--secret", f"id=ca,src={BUNDLE}"
+
+
 def run(words: list[str], folder: Path) -> None:
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
     if done.returncode:
@@ -127,22 +133,21 @@ def seconds(work: Callable[[], object], times: int = 3) -> float:
     return statistics.median(taken)
 
 
-def measure(bench: Bench, rows: list[str]) -> list[Row]:
-    """The rows that were asked for, in the table's order."""
-    found: list[Row] = []
+def measure(bench: Bench, rows: list[str]) -> Iterator[Row]:
+    """The rows that were asked for, in the table's order, each when it is measured."""
     imported = seconds(lambda: run([sys.executable, "-c", "import dagger"], bench.tree))
     if "help" in rows:
-        found.append(Row("--help", seconds(lambda: bench.agent_loop("--help")), None, "", "<= 0.3 s"))
+        yield Row("--help", seconds(lambda: bench.agent_loop("--help")), None, "", "<= 0.3 s")
     if "plan" in rows:
         bench.agent_loop("plan", FUNCTION)
         took = seconds(lambda: bench.agent_loop("plan", FUNCTION))
-        found.append(Row("plan", took, imported, "import dagger", "<= import + 0.5 s"))
+        yield Row("plan", took, imported, "import dagger", "<= import + 0.5 s")
     if "unchanged" in rows:
         bench.export()
         words = bench.eject()
         bench.plain(words)
         ours, plain = seconds(bench.export), seconds(lambda: bench.plain(words))
-        found.append(Row("unchanged", ours, plain + imported, "build + import dagger", "<= that + 0.3 s"))
+        yield Row("unchanged", ours, plain + imported, "build + import dagger", "<= that + 0.3 s")
     for case, edit, goal in (
         ("source", bench.edit_source, "<= 1.2x + 0.7 s"),
         ("dependency", bench.edit_dependencies, "<= 1.1x"),
@@ -157,17 +162,16 @@ def measure(bench: Bench, rows: list[str]) -> list[Row]:
             edit()
             words = bench.eject()
             equal = seconds(lambda words=words: bench.equal(words), 1)
-            found += [Row(case, ours, equal, "same output", goal), Row(case, ours, plain, "--load, times left", goal)]
+            yield Row(case, ours, equal, "same output", goal)
+            yield Row(case, ours, plain, "--load, times left", goal)
     if "size" in rows:
-        found.append(_size(bench))
-    return found
+        yield _size(bench)
 
 
 def _size(bench: Bench) -> Row:
     """Layers above the base: ours against the service installed with pip on the same base."""
     bench.export()
-    words = bench.eject()
-    base = next(w for w in words if "=oci-layout://" in w)
+    base = next(w for w in bench.eject() if "=oci-layout://" in w)
     folder = bench.out.parent / "pip"
     folder.mkdir()
     shutil.copy(bench.tree / "requirements" / "service.txt", folder)
@@ -176,14 +180,12 @@ def _size(bench: Bench) -> Row:
         f"FROM {base.partition('=oci-layout')[0]}\n"
         "RUN apt-get update && apt-get install -y --no-install-recommends python3-pip libgomp1\n"
         "COPY service.txt /app/\n"
-        "RUN pip install --break-system-packages --require-hashes -r /app/service.txt\n"
+        "RUN pip install --break-system-packages --ignore-installed --require-hashes -r /app/service.txt\n"
         "COPY service /app/service\n"
     )
-    run(
-        ["docker", "buildx", "build", "--build-context", base, "--provenance=false", "--load",
-         "--tag", f"{NAME}:pip", str(folder)],
-        bench.tree,
-    )  # fmt: skip
+    trust = trusting(folder / "Dockerfile", "PIP_CERT") if BUNDLE.is_file() else ()
+    words = ["docker", "buildx", "build", "--build-context", base, "--provenance=false", "--load"]
+    run([*words, *trust, "--tag", f"{NAME}:pip", str(folder)], bench.tree)
     sizes = [layers_above_base(f"{NAME}:{tag}") for tag in ("ours", "pip")]
     return Row("size", sizes[0] / 1e6, sizes[1] / 1e6, "pip install on the same base", "<= 0.85x", "MB")
 
@@ -205,14 +207,16 @@ def main() -> None:
     parser.add_argument("--rows", default="help,plan,unchanged,source,dependency,size", help="comma-separated")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="al-bench-") as folder:
-        rows = measure(Bench(Path(folder)), given.rows.split(","))
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"{'case':<12}{'ours':>10}{'baseline':>10}{'ratio':>8}  goal, baseline")
-    for row in rows:
-        base = f"{row.baseline:.2f}" if row.baseline is not None else ""
-        ratio = f"{row.ratio:.2f}" if row.ratio is not None else ""
-        print(f"{row.case:<12}{row.ours:>8.2f} {row.unit:<2}{base:>9}{ratio:>8}  {row.goal}; {row.what}")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="al-bench-") as folder:
+        for row in measure(Bench(Path(folder)), given.rows.split(",")):
+            rows.append(row)
+            base = f"{row.baseline:.2f}" if row.baseline is not None else ""
+            ratio = f"{row.ratio:.2f}" if row.ratio is not None else ""
+            line = f"{row.case:<12}{row.ours:>8.2f} {row.unit:<2}{base:>9}{ratio:>8}  {row.goal}; {row.what}"
+            print(line, flush=True)
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if given.json:
         figures = [{**asdict(row), "ratio": row.ratio} for row in rows]
         given.json.write_text(json.dumps({"load": os.getloadavg()[0], "rows": figures}, indent=2) + "\n")
