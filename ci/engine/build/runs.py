@@ -104,11 +104,9 @@ class Runs(Edits):
         match mounted:
             case TreeMount():
                 source, path = self._source(mounted.fs, mounted.source_path, mounted.lone)
-                rw = not mounted.read_only
-                # BuildKit tells what is mounted writable apart by where it comes from, not by what it is, and the
-                # main context is another one whenever any file in it is: a stage makes the file the same again
-                if mounted.owner or (rw and mounted.lone and not source and not self.plain):
+                if mounted.owner:
                     source, path = self._owned(step.base, source, path, mounted.owner, mounted.lone)
+                rw = not mounted.read_only
                 return mount(type="bind", from_=source, source=path, target=mounted.path, rw=rw)
             case CacheMount():
                 return self._cache(step, mounted)
