@@ -1,5 +1,5 @@
 # The short names a person types. Each is one line; agent-loop does the work.
-.PHONY: help host dev up down ps logs test test-fast test-slow lint fmt lock doctor clean dashboards demo-model bench-service bench-trainer bench-pipelines \
+.PHONY: help host dev up down ps logs test test-fast test-slow lint fmt lock doctor clean dashboards demo-model bench-service bench-trainer bench-pipelines bench-stack \
 	train-dev train-gemma-2b train-gemma-9b train-custom train-monitor train-status train-logs train-stop train-clean
 
 AL := .venv/bin/agent-loop
@@ -64,6 +64,9 @@ bench-trainer: dev ## our loop beside TRL's: time, memory, head, packing, resume
 
 bench-pipelines: dev ## the embedded engine beside plain buildx: no change, source edit, dependency edit
 	@.venv/bin/python -m benchmarks.bench_pipelines --json reports/bench-pipelines.json
+
+bench-stack: dev ## `up` with nothing changed, beside compose's own
+	@.venv/bin/python -m benchmarks.bench_stack
 
 fmt: dev ## format the code
 	@.venv/bin/ruff format && .venv/bin/ruff check --fix
