@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from ci.stack import apt, container_engine, project, secrets
-from ci.stack.errors import BuildFailed, EngineMissing, UsageError
+from ci.stack.errors import BuildFailed, EngineMissing, StackError, UsageError
 from ci.stack.project import Project
 from ci.stack.reporting import reported, say
 
@@ -38,6 +38,14 @@ def remembered(which: str) -> Project:
     if which not in ("serve", "dev", "prod", "train"):
         raise UsageError(f"No stack '{which}'. Use serve or train.")
     return project.remembered(project.state_folder(), train=which == "train")
+
+
+def started(train: bool) -> Project:
+    """As `remembered`, of a stack that there is. Raises StackError where none was ever started."""
+    stack = remembered("train" if train else "serve")
+    if not project.was_started(stack):
+        raise StackError(f"Nothing was started from here yet. Start it: agent-loop up{' train' if train else ''}.")
+    return stack
 
 
 @app.command()
@@ -91,6 +99,9 @@ def down(
 ) -> None:
     """Stop the stack and keep its data."""
     stack = remembered(mode)
+    if not project.was_started(stack):
+        say("Nothing was started from here: nothing to stop.")
+        return
     if volumes and not yes:
         typer.confirm("Delete every volume of the stack: models, runs, metrics, dashboards' state?", abort=True)
     # Every profile, so that what an earlier mode started ends too.
@@ -102,7 +113,7 @@ def down(
 @reported
 def ps(context: typer.Context, train: Train = False) -> None:
     """List the stack's containers."""
-    raise typer.Exit(remembered("train" if train else "serve").compose("ps", *context.args).returncode)
+    raise typer.Exit(started(train).compose("ps", *context.args).returncode)
 
 
 @app.command()
@@ -115,7 +126,7 @@ def logs(
 ) -> None:
     """Show the stack's logs, merged."""
     words = ["logs", "--timestamps", "--tail", tail, *(["--follow"] if follow else []), *(services or [])]
-    raise typer.Exit(remembered("train" if train else "serve").compose(*words).returncode)
+    raise typer.Exit(started(train).compose(*words).returncode)
 
 
 @app.command()
@@ -207,14 +218,14 @@ def job(context: typer.Context) -> None:
 @reported
 def shell(service: str = "agent", train: Train = False) -> None:
     """Open a shell in a service's container."""
-    raise typer.Exit(remembered("train" if train else "serve").compose("exec", service, "sh").returncode)
+    raise typer.Exit(started(train).compose("exec", service, "sh").returncode)
 
 
 @app.command()
 @reported
 def stats(train: Train = False) -> None:
     """Processor, memory and network of each container, once."""
-    raise typer.Exit(remembered("train" if train else "serve").compose("stats", "--no-stream").returncode)
+    raise typer.Exit(started(train).compose("stats", "--no-stream").returncode)
 
 
 @app.command()

@@ -57,6 +57,20 @@ def full(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+class TestNothingStarted:
+    """Words about a stack that is not there yet."""
+
+    @pytest.mark.parametrize("words", [("ps",), ("logs",), ("logs", "--train"), ("stats",), ("shell",)])
+    def test_is_said_with_what_starts_it(self, words: tuple[str, ...], tmp_path: Path) -> None:
+        code, said = call(*words, AGENT_LOOP_STATE=str(tmp_path))
+        train = " train" if "--train" in words else ""
+        assert (code, said) == (1, f"agent-loop: Nothing was started from here yet. Start it: agent-loop up{train}.\n")
+
+    def test_there_is_nothing_to_stop(self, tmp_path: Path) -> None:
+        code, said = call("down", AGENT_LOOP_STATE=str(tmp_path))
+        assert (code, said) == (0, "Nothing was started from here: nothing to stop.\n")
+
+
 class TestFullDisk:
     """A disk that takes nothing more."""
 
