@@ -13,6 +13,8 @@ import torch
 from trainer import metrics, model, samples
 from trainer.loop import train
 
+pytestmark = pytest.mark.long
+
 EVALUATED = ("eval.every=4", "data.eval_fraction=0.1", "run.max_steps=8", "eval.sample_tokens=12")
 
 
