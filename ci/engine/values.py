@@ -193,11 +193,14 @@ def mount_key(mount: Mount) -> Any:
     """What of a mount takes part in a step's key."""
     match mount:
         case TreeMount():
-            return ["tree", mount.path, mount.fs, mount.source_path, mount.lone, mount.read_only, mount.owner]
+            return [
+                *("tree", mount.path, mount.fs.part(mount.source_path, mount.lone)),
+                *(mount.lone, mount.read_only, mount.owner),
+            ]
         case CacheMount():
             source = mount.source or mount.volume.source
             volume = [mount.volume.key, mount.volume.sharing, mount.volume.owner]
-            return ["cache", mount.path, volume, source and [source.fs, source.path], mount.sharing, mount.owner]
+            return ["cache", mount.path, volume, source and source.fs.part(source.path), mount.sharing, mount.owner]
         case TempMount():
             return ["temp", mount.path, mount.size]
         case SecretMount():

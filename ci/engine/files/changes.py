@@ -8,12 +8,13 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 from ci.engine.errors import ENGINE_ROOT, FieldError
 
 from . import patterns
-from .fs import Fs, file_at, folder_at
+from .fs import Fs, digest, file_at, folder_at
 from .owners import owner_ids
 from .tree import Blob, Entry, Tree, TreeError, clean
 
@@ -99,6 +100,11 @@ class Copy(Fs):
     owner: str = ""
     mode: int | None = None
     within: str = "directory"
+
+    @cached_property
+    def key(self) -> str:
+        source = self.source.part(self.source_path, self.lone)
+        return digest(["Copy", self.base, source, self.path, self.lone, self.name, self.owner, self.mode, self.within])
 
     def apply(self, *trees: Tree) -> Tree:
         base, source = trees

@@ -45,6 +45,23 @@ class Fs:
         """The tree, from the sources' trees. Raises FieldError."""
         raise NotImplementedError(type(self).__name__)
 
+    @cached_property
+    def evaluated(self) -> Tree:
+        """The tree of a static one. Raises FieldError."""
+        return plain(self, {})
+
+    def part(self, path: str, lone: bool = False) -> list[Any]:
+        """What names a folder of this (or one file, `lone`) in a key: content where that is known, so that a change
+        beside it makes nothing else of it."""
+        if self.static:
+            try:
+                tree = self.evaluated
+                found = Tree({"": Entry("dir"), "f": file_at(tree, path)}) if lone else folder_at(tree, path)
+            except FieldError:  # told when it is read
+                return [self, path]
+            return [found.key]
+        return [self, path]
+
 
 def digest(value: Any) -> str:
     """Hash of a value made of JSON, bytes, and things that have a `key`."""
@@ -128,6 +145,10 @@ class Sub(Fs):
     base: Fs
     path: str
 
+    @cached_property
+    def key(self) -> str:
+        return digest(["Sub", self.base.part(self.path)])
+
     def apply(self, *trees: Tree) -> Tree:
         return folder_at(trees[0], self.path)
 
@@ -139,6 +160,10 @@ class Pick(Fs):
     base: Fs
     path: str
     name: str
+
+    @cached_property
+    def key(self) -> str:
+        return digest(["Pick", self.base.part(self.path, lone=True), self.name])
 
     def apply(self, *trees: Tree) -> Tree:
         return Tree({self.name: file_at(trees[0], self.path)})
@@ -184,6 +209,8 @@ def plain(fs: Fs, known: dict[str, Tree]) -> Tree:
     todo = [fs]
     while todo:
         here = todo[-1]
+        if here.key not in known and "evaluated" in here.__dict__:
+            known[here.key] = here.evaluated
         if here.key in known:
             todo.pop()
             continue

@@ -226,3 +226,50 @@ def test_the_session_does_not_import_the_client() -> None:
     code = "from ci.engine import Session; import sys; Session().answer('{version}'); print('dagger' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        'withMountedFile(path:"/l",source:"$lock")',
+        'withFile(path:"/l",source:"$lock")',
+        'withMountedDirectory(path:"/d",source:"$folder")',
+        'withDirectory(path:"/d",source:"$folder")',
+        'withMountedCache(path:"/c",cache:"$volume",source:"$folder")',
+    ],
+)
+def test_what_a_step_is_does_not_rest_on_what_lies_beside_its_files(use: str, tmp_path: Path) -> None:
+    """An edit elsewhere in the folder that its files come from leaves a step the same; one of the files does not."""
+
+    def key() -> str:
+        session = Session(workdir=tmp_path)
+
+        def ask(query: str) -> str:
+            found: Any = session.answer(query)[1]["data"]
+            while isinstance(found, dict):
+                found = next(iter(found.values()))
+            return found
+
+        source = 'host{directory(path:"."){'
+        ids = {
+            "$lock": ask(f'{{{source}file(path:"a/lock"){{id}}}}}}}}'),
+            "$folder": ask(f'{{{source}directory(path:"a"){{id}}}}}}}}'),
+            "$volume": ask('{cacheVolume(key:"k"){id}}'),
+        }
+        text = use
+        for name, ident in ids.items():
+            text = text.replace(name, ident)
+        node = session.find(ask(f'{{container{{{text}{{withExec(args:["/true"]){{id}}}}}}}}'))
+        assert node is not None
+        found = session.get(node).step.key
+        session.close()
+        return found
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "lock").write_text("one")
+    (tmp_path / "b").write_text("one")
+    first = key()
+    (tmp_path / "b").write_text("two")
+    assert key() == first
+    (tmp_path / "a" / "lock").write_text("two")
+    assert key() != first
