@@ -7,6 +7,7 @@ scrubbed, and turned into progress and errors.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ci.engine.errors import BuildFailed, SetupError
 from ci.engine.secrets import scrub
@@ -151,6 +152,22 @@ class BuildKit:
         if done.returncode:
             raise failure(done.stderr.decode(errors="replace").splitlines())
         return done.stdout
+
+    def load(self, write: Callable[[IO[bytes]], None]) -> None:
+        """Let Docker's store take the archive that `write` writes, piece by piece. Raises BuildFailed, SetupError."""
+        words = [self._docker(), "load", "--quiet"]
+        with subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(self.env)
+        ) as process:
+            assert process.stdin is not None
+            assert process.stderr is not None
+            with contextlib.suppress(BrokenPipeError):  # it ended early, and says why
+                write(process.stdin)
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            said = process.stderr.read().decode(errors="replace").splitlines()
+        if process.returncode:
+            raise failure(said)
 
     def imagetools(self, *arguments: str, config: Path | None = None) -> None:
         """Run `buildx imagetools`. Raises BuildFailed, SetupError."""

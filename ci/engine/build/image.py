@@ -164,7 +164,7 @@ class Archive:
 
     def write(self, file: Any, *, name: str = "") -> None:
         """As a tar archive that `docker load` and OCI tools take; equal images give equal bytes."""
-        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as archive:
             for folder in ("blobs/", "blobs/sha256/"):
                 info = tarfile.TarInfo(folder)
                 info.type, info.mode = tarfile.DIRTYPE, 0o755

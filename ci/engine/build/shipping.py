@@ -137,11 +137,7 @@ def _load(builder: Builder, need: Ship, containers: list[Container], made: _Date
 
 
 def _take(builder: Builder, need: Ship, image: Archive) -> None:
-    buffer = builder.fresh("store.tar")
-    with buffer.open("wb") as file:
-        image.write(file, name=need.target)
-    builder.buildkit.docker("load", "--input", str(buffer))
-    buffer.unlink()
+    builder.buildkit.load(lambda file: image.write(file, name=need.target))
 
 
 def _to_registry(builder: Builder, need: Ship, containers: list[Container]) -> str:

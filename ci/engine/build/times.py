@@ -47,16 +47,19 @@ def manifest_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def dated(folder: Path, latest: int, known: Mapping[str, Layer]) -> dict[str, Layer]:
     """The layers of a layout by their digests before, dated at most `latest` (Unix seconds).
 
-    Those in `known` are taken from there; the layout need not hold them.
+    Those in `known` are taken from there; the layout need not hold them. Of the others only the dated ones stay.
     """
     found: dict[str, Layer] = {}
     for layer in manifest_of(folder)[0]["layers"]:
         before = str(layer["digest"])
+        if before in found:
+            continue
         if before not in known:
             path = folder / "blobs" / before.replace(":", "/")
             target = path.with_suffix(".dated")
             with path.open("rb") as source, target.open("wb") as made:
                 digest, size = rewrite(source, made, latest)
+            path.unlink()  # an image with torch is gigabytes
             found[before] = Layer(digest, size, target)
         else:
             found[before] = known[before]
