@@ -25,6 +25,8 @@ from trainer.data import EXAMPLES
 from trainer.errors import ConfigError, TrainerError
 from trainer.export import errors as _export_errors  # noqa: F401 - their statuses count too
 
+pytestmark = pytest.mark.long
+
 RUNNER = CliRunner()
 
 

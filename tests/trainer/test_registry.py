@@ -14,7 +14,7 @@ from trainer import checkpoint, demo, registry
 from trainer.export import gguf
 from trainer.export.errors import RegistryError
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.long]  # MLflow's own warnings
 RUNNER = CliRunner()
 
 

@@ -20,6 +20,8 @@ from trainer import checkpoint, metrics, model, status, step
 from trainer.errors import Diverged, RunBusy, RunChanged, Stopped, VocabularyMismatch
 from trainer.loop import train
 
+pytestmark = pytest.mark.long
+
 
 def adapter(run: Path) -> bytes:
     return (run / "adapter" / "adapter_model.safetensors").read_bytes()

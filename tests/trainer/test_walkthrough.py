@@ -18,6 +18,8 @@ import pytest
 
 from trainer import checkpoint, served, status
 
+pytestmark = pytest.mark.long
+
 RUN = Path("runs") / "first"
 TRAIN = ("train", "--model", "tiny", "--run-id", "first", "--max-steps", "8", "--gguf", "q8_0", "--gguf", "q4_k_m")
 

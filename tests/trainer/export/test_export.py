@@ -25,6 +25,8 @@ from trainer.export.quantise import Kind
 from trainer.export.reference import load
 from trainer.export.verify import BOUNDS, Figures, Reference, verify
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def report(run: Path) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from trainer.export.errors import ExportError, UnsupportedExport
 from trainer.export.job import Request, export
 from trainer.export.quantise import Kind
 
+pytestmark = pytest.mark.long
+
 FAMILIES = ("llama", "mistral")
 """Those with a sentencepiece tokenizer, which a test can make. The converter knows the byte-pair tokenizers of Llama 3
 and Qwen by their hashes only, so no made-up one passes it."""

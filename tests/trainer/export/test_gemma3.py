@@ -15,6 +15,8 @@ from trainer.export.llama import Llama
 from trainer.export.quantise import Kind
 from trainer.export.verify import BOUNDS, verify
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
