@@ -13,6 +13,9 @@ from collections.abc import Sequence
 def main(argv: Sequence[str]) -> int:
     """`agent-loop call`: see `cli.main`."""
     from ci.engine.ending import on_end
+    from ci.engine.module.process import ahead
+
+    ahead(argv)
 
     from . import cli
 
@@ -33,6 +36,9 @@ def functions(argv: Sequence[str]) -> int:
 def check(argv: Sequence[str]) -> int:
     """`agent-loop check`: see `cli.check`."""
     from ci.engine.ending import on_end
+    from ci.engine.module.process import ahead
+
+    ahead(argv)
 
     from . import cli
 

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ci.engine.fields.module import Calls, serve_module
@@ -22,7 +21,7 @@ from ci.engine.session import Options, Plan, Session
 from .api import Api
 from .calls import ModuleFunctions
 from .errors import CallError, FunctionFailed
-from .process import ModuleProcess
+from .process import ready
 from .registration import module_types
 from .source import ModuleSource, environment, fingerprint
 from .types import ModuleTypes
@@ -54,7 +53,7 @@ def opened(
     with Session(options=options, plan=plan, say=show) as session:
         calls = serve_module(session, source.name, source.source)
         env = environment(source, session.port, session.token, session.scratch)
-        with ModuleProcess(env, Path.cwd(), show) as process:
+        with ready().begin(env, show) as process:
             session.answer("{__typename}")  # loads what answering takes while the process imports
             yield OpenModule(session, calls, ModuleFunctions(calls, process))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import CallError, PlainError
 from .names import pascal
+from .process import inherited
 
 FORMAT = 1
 """Changes when what is kept of a registration changes."""
@@ -140,10 +141,9 @@ def environment(source: ModuleSource, port: int, token: str, scratch: Path) -> d
     paths = [str(source.python_path)]
     if source.entry_point:
         paths.insert(0, str(_describe_entry_point(source, scratch)))
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DAGGER_", "OTEL_"))}
     if before := os.environ.get("PYTHONPATH"):
         paths.append(before)
-    return inherited | {
+    return inherited() | {
         "DAGGER_SESSION_PORT": str(port),
         "DAGGER_SESSION_TOKEN": token,
         "DAGGER_MODULE": source.name,
