@@ -23,7 +23,7 @@ DEPENDENCIES = (
     "opentelemetry.sdk.trace",
     "rich.console",
 )
-"""What dagger imports of others: half of the time that it takes. Dagger itself reads the environment meanwhile."""
+"""What dagger imports of others: half of its time. Dagger itself cannot come first, it reads the environment then."""
 
 
 def main() -> None:
