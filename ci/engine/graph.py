@@ -19,7 +19,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-MAX_DEPTH = 5000
+MAX_DEPTH = 1000
 """How deep fields may be nested: a pipeline's loop over files or variables makes chains of hundreds."""
 
 

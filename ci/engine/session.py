@@ -22,9 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import graph
+from . import depth, graph
 from .errors import EngineError, RequestError
-from .graph import MAX_DEPTH, ROOT, Node
+from .graph import ROOT, Node
 from .ids import leave, remembered
 from .needs import Need, Steps
 from .registry import resolver
@@ -102,8 +102,6 @@ class Session:
     ) -> None:
         from . import fields  # registers what this engine serves
 
-        # A chain is followed by recursion, up to some twenty frames for each of its fields.
-        sys.setrecursionlimit(max(sys.getrecursionlimit(), 20 * MAX_DEPTH))
         self.fields = fields
         self.workdir = Path(workdir or Path.cwd()).resolve()
         self.env: Mapping[str, str] = dict(os.environ if env is None else env)
@@ -123,6 +121,8 @@ class Session:
         self._parts: dict[str, Any] = {}
         self.attachments: dict[str, Any] = {}
         """Room for the parts of the engine that register fields of their own (a module's call, say)."""
+        self._open = True
+        depth.enter()
 
     # What a session is made of; each made when it is first needed.
 
@@ -303,6 +303,9 @@ class Session:
             if self._scratch is not None:
                 shutil.rmtree(self._scratch, ignore_errors=True)
                 self._scratch = None
+            if self._open:
+                self._open = False
+                depth.leave()
 
 
 def _placeholder(type_text: str, node: Node) -> Any:
