@@ -86,7 +86,8 @@ def rollback(stack: Project, context: Context, parts: Parts) -> None:
     before = project.read_env(previous(stack))
     if not before:
         raise UsageError("There is nothing to go back to: no upgrade was made here.")
-    missing = [reference for reference in before.values() if images.digest(reference) is None]
+    named = [reference for name, reference in before.items() if name.startswith("AGENT_LOOP_IMAGE_")]
+    missing = [reference for reference in named if reference and images.digest(reference) is None]
     if missing:
         raise StackError(f"{missing[0]} is no longer in the engine. Check out its commit and 'agent-loop up'.")
     project.write_env(stack.images_env, before, "Written by 'agent-loop rollback': what runs, by digest.")

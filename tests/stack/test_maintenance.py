@@ -110,6 +110,20 @@ class TestUpgrade:
         assert steps.taken == []
         assert project.read_env(stack.images_env) == {RUNTIME.variable: OLD}
 
+    def test_rollback_looks_for_images_only(
+        self, stack: Project, context: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What a canary left beside them, a name and an empty place, is no image that could be missing."""
+        left = {"AGENT_LOOP_CANARY_VARIANT": "bad", "AGENT_LOOP_IMAGE_CANARY": ""}
+        project.write_env(stack.images_env, {RUNTIME.variable: OLD, **left}, "old")
+        held = {OLD: "sha256:" + "a" * 64}
+        monkeypatch.setattr(maintenance.images, "digest", held.get)
+        steps = Steps()
+        maintenance.upgrade(stack, context, steps.parts())
+        maintenance.rollback(stack, context, steps.parts())
+        assert steps.taken[-1] == "start a"
+        assert project.read_env(stack.images_env) == {RUNTIME.variable: OLD, **left}
+
     def test_rollback_needs_an_upgrade(self, stack: Project, context: Context) -> None:
         """With nothing to go back to it says so."""
         with pytest.raises(UsageError, match="no upgrade was made"):

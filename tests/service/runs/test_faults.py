@@ -119,7 +119,7 @@ class TestTheStore:
         """What cannot be logged is not accepted; a live run stops rather than going on unseen, and is finished when
         there is room again."""
         backend = ScriptedBackend(Script.of(Turn(text="word " * 400, pace=0.01)))
-        async with serving(tmp_path, backend, lease_seconds=0.6) as server:
+        async with serving(tmp_path, backend, lease_seconds=2) as server:
             alive = (await server.client.post("/v1/runs", json={"input": "x" * 9000, "background": True})).json()["id"]
             await eventually(lambda: len(server.parts.runner.live[alive].recent) > 4)
             with full(server):
