@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,15 +19,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.service.servers import free_port
 from ci.stack import project
 
 PORTS = ("AGENT_LOOP_PORT", "PROMETHEUS_PORT", "HTTP_PORT", "HTTPS_PORT")
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -62,7 +56,7 @@ def main() -> None:
             "AGENT_LOOP_PROJECT": "al-bench",
             "AGENT_LOOP_STATE": f"{folder}/state",
             "AGENT_NETWORK_SUBNET": "172.29.9.0/24",
-            **{port: free_port() for port in PORTS},
+            **{port: str(free_port()) for port in PORTS},
         }
         try:
             agent_loop("up", given.mode, "--offline")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 import threading
 
-from .graph import MAX_DEPTH
-
+MAX_DEPTH = 1000
+"""How deep fields may be nested: a pipeline's loop over files or variables makes chains of hundreds."""
 FRAMES = 20
 
 _lock = threading.Lock()

@@ -19,9 +19,6 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-MAX_DEPTH = 1000
-"""How deep fields may be nested: a pipeline's loop over files or variables makes chains of hundreds."""
-
 
 class Hidden(str):
     """An argument that takes no part in a node's key and is never written or shown (a secret's plaintext)."""

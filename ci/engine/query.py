@@ -32,8 +32,8 @@ from graphql.language import (
 from graphql.language import Node as AstNode
 from graphql.pyutils import suggestion_list
 
+from .depth import MAX_DEPTH
 from .errors import RequestError
-from .graph import MAX_DEPTH
 from .schema import Schema, base_name
 
 parser.MAX_NESTING_DEPTH = MAX_DEPTH  # its own 200 is there for PyPy

@@ -193,10 +193,8 @@ def mount_key(mount: Mount) -> Any:
     """What of a mount takes part in a step's key."""
     match mount:
         case TreeMount():
-            return [
-                *("tree", mount.path, mount.fs.part(mount.source_path, mount.lone)),
-                *(mount.lone, mount.read_only, mount.owner),
-            ]
+            part = mount.fs.part(mount.source_path, mount.lone)
+            return ["tree", mount.path, part, mount.lone, mount.read_only, mount.owner]
         case CacheMount():
             source = mount.source or mount.volume.source
             volume = [mount.volume.key, mount.volume.sharing, mount.volume.owner]

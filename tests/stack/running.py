@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -20,16 +19,11 @@ import httpx
 
 from ci.stack import container_engine
 from ci.stack.project import ROOT
+from tests.command import agent_loop
+from tests.fakes.programs import free_port
 
 WAIT = 240.0
 """Seconds that anything may take to become true on a busy machine."""
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -41,13 +35,7 @@ class Running:
 
     def call(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `agent-loop WORDS`; fails the test with the whole output unless told not to."""
-        done = subprocess.run(
-            [sys.executable, "-m", "ci.cli", *words],
-            cwd=ROOT,
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-        )
+        done = agent_loop(*words, **self.environment)
         assert not check or done.returncode == 0, f"agent-loop {' '.join(words)}: {done.stdout}\n{done.stderr}"
         return done
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +12,12 @@ import typer
 
 from ci.stack import machine, project, secrets, up
 from ci.stack.errors import NotReady, UsageError
-from ci.stack.project import ROOT, Project
+from ci.stack.project import Project
 from ci.stack.reporting import reported
 from ci.stack.up import Context
 from ci.stack.wanted import PORTS
-from tests.stack.running import free_port
+from tests.command import agent_loop
+from tests.fakes.programs import free_port
 from tests.stack.test_doctor import HEALTHY
 
 CONTEXT = Context(lambda line: None, lambda words: 0)
@@ -25,13 +25,7 @@ CONTEXT = Context(lambda line: None, lambda words: 0)
 
 def call(*words: str, **environment: str) -> tuple[int, str]:
     """Exit status and all that `agent-loop WORDS` says."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ci.cli", *words],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
+    done = agent_loop(*words, **environment)
     return done.returncode, done.stdout + done.stderr
 
 

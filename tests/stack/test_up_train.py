@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from ci.stack.project import ROOT
+from tests.fakes.programs import free_port
 from tests.stack.room import needed
-from tests.stack.running import Running, eventually, free_port
+from tests.stack.running import Running, eventually
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.command import agent_loop
 from tests.stack.room import needed
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -20,21 +19,8 @@ OPTIONS = f"--max-steps,{STEPS},--set,run.log_every=1,--gguf,q8_0"
 
 def train(target: Path, *words: str) -> Path:
     """Call `train --model tiny` and export the run's folder to `target`."""
-    command = [
-        sys.executable,
-        "-m",
-        "ci.cli",
-        "call",
-        "train",
-        "--model",
-        "tiny",
-        f"--options={OPTIONS}",
-        *words,
-        "export",
-        "--path",
-        str(target),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    chosen = ("--model", "tiny", f"--options={OPTIONS}", *words)
+    done = agent_loop("call", "train", *chosen, "export", "--path", str(target))
     assert done.returncode == 0, done.stderr[-4000:]
     return target
 

@@ -152,7 +152,7 @@ def scripts() -> dict[str, str]:
     found: dict[str, str] = {}
     for item in resources.files("ci.engine.build").joinpath("tools").iterdir():
         if item.name.endswith((".sh", ".conf")):
-            found[item.name] = item.read_text().replace("@ROOT@", ENGINE_ROOT)
+            found[item.name] = item.read_text().replace("@ROOT@", ENGINE_ROOT).replace("@LOST@", LOST)
     return found
 
 

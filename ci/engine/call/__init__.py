@@ -8,39 +8,32 @@ when they are called.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 
 def main(argv: Sequence[str]) -> int:
     """`agent-loop call`: see `cli.main`."""
-    from ci.engine.ending import on_end
-    from ci.engine.module.process import ahead
-
-    ahead(argv)
-
-    from . import cli
-
-    on_end()
-    return cli.main(argv)
+    return _ready(argv).main(argv)
 
 
 def functions(argv: Sequence[str]) -> int:
     """`agent-loop functions`: see `cli.functions`."""
-    from ci.engine.ending import on_end
-
-    from . import cli
-
-    on_end()
-    return cli.functions(argv)
+    return _ready().functions(argv)
 
 
 def check(argv: Sequence[str]) -> int:
     """`agent-loop check`: see `cli.check`."""
+    return _ready(argv).check(argv)
+
+
+def _ready(calling: Sequence[str] | None = None) -> ModuleType:
+    """The commands, imported beside the module's process where words that call it are given."""
     from ci.engine.ending import on_end
     from ci.engine.module.process import ahead
 
-    ahead(argv)
-
+    if calling is not None:
+        ahead(calling)
     from . import cli
 
     on_end()
-    return cli.check(argv)
+    return cli

@@ -42,8 +42,8 @@ class Fs:
         return all(s.static for s in self.sources)
 
     def apply(self, *trees: Tree) -> Tree:
-        """The tree, from the sources' trees. Raises FieldError."""
-        raise NotImplementedError(type(self).__name__)
+        """The tree of a static one, from the sources' trees. Raises FieldError."""
+        raise TypeError(f"only a build knows the files of {type(self).__name__}: ask 'static' first")
 
     @cached_property
     def evaluated(self) -> Tree:
@@ -56,7 +56,7 @@ class Fs:
         if self.static:
             try:
                 tree = self.evaluated
-                found = Tree({"": Entry("dir"), "f": file_at(tree, path)}) if lone else folder_at(tree, path)
+                found = Tree({"f": file_at(tree, path)}) if lone else folder_at(tree, path)
             except FieldError:  # told when it is read
                 return [self, path]
             return [found.key]

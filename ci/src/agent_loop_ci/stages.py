@@ -42,8 +42,16 @@ LIBRARIES = ("libgomp1",)
 """What the service's wheels load from the system: llama.cpp computes with OpenMP."""
 
 POSTGRESQL = (
-    *("postgresql-client-17", "libpq5", "libldap2", "libsasl2-2"),
-    *("libgssapi-krb5-2", "libkrb5-3", "libk5crypto3", "libkrb5support0", "libkeyutils1", "libcom-err2"),
+    "postgresql-client-17",
+    "libpq5",
+    "libldap2",
+    "libsasl2-2",
+    "libgssapi-krb5-2",
+    "libkrb5-3",
+    "libk5crypto3",
+    "libkrb5support0",
+    "libkeyutils1",
+    "libcom-err2",
 )
 """pg_dump and pg_restore for backups, and what they load; the package's Perl wrapper and its Perl stay out."""
 

@@ -20,22 +20,11 @@ import pytest
 
 from ci.engine import Options, Plan, Session
 from ci.engine.build.dockerfile import render
+from tests.ci.engine.asking import FROM, data
 
 pytestmark = pytest.mark.containers
 
-FROM = 'from(address:"python:3.13-slim")'
 PLAIN = "pl4in-text-of-a-secret"
-
-
-def data(session: Session, query: str, **variables: Any) -> Any:
-    """The innermost answer of a query that must not fail."""
-    status, answer = session.answer(query, variables)
-    assert status == 200, answer
-    assert "errors" not in answer, answer["errors"]
-    found = answer["data"]
-    while isinstance(found, dict) and len(found) == 1:
-        found = next(iter(found.values()))
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -5,27 +5,16 @@ from __future__ import annotations
 import os
 import tarfile
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from ci.engine import Options, Session
+from tests.ci.engine.asking import asked, data
 
 pytestmark = pytest.mark.containers
 
 COUNT = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
-
-
-def asked(session: Session, *fields: str) -> Any:
-    """The innermost answer of fields on the base `python`."""
-    chain = ["container", 'from(address:"python:3.13-slim")', *fields]
-    status, answer = session.answer("{" + "{".join(chain) + "}" * len(chain), {})
-    assert (status, answer.get("errors")) == (200, None)
-    found = answer["data"]
-    while isinstance(found, dict):
-        found = next(iter(found.values()))
-    return found
 
 
 def step(*words: str) -> str:
@@ -84,7 +73,7 @@ def test_they_come_back_when_they_were_pruned(bundle: Path) -> None:
     try:
         asked(session, step("true", uuid4().hex), "stdout")
         key = f"agent-loop-ca-{session.builder.tools.bundle}"
-        cache = session.answer(f'{{cacheVolume(key:"{key}"){{id}}}}', {})[1]["data"]["cacheVolume"]["id"]
+        cache = data(session, f'{{cacheVolume(key:"{key}"){{id}}}}')
         pruned = step("sh", "-c", "ls /pruned; rm /pruned/ca.pem")
         assert asked(session, f'withMountedCache(path:"/pruned",cache:"{cache}")', pruned, "stdout") == "ca.pem\n"
         assert int(asked(session, count, "stdout")) > 0

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from ci.engine import FieldError, Plan, Session, field
-from ci.engine.graph import MAX_DEPTH, ROOT, Hidden, call, dump, revive
+from ci.engine.depth import MAX_DEPTH
+from ci.engine.graph import ROOT, Hidden, call, dump, revive
 from ci.engine.registry import Args, Call
 
 FROM = 'from(address:"python:3.13-slim-trixie@sha256:' + "0" * 64 + '")'

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import platform
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +19,7 @@ import pytest
 
 from ci.engine.bases import oci, store
 from ci.engine.bases.recipes import EPOCH, RECIPES
-from tests.ci.module.conftest import ROOT
+from tests.command import agent_loop
 
 pytestmark = pytest.mark.containers
 
@@ -33,9 +31,7 @@ OTHER = "amd64" if platform.machine() in ("aarch64", "arm64") else "arm64"
 
 def call(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """`agent-loop call` with only the bases of this folder."""
-    environment = {**os.environ, "AGENT_LOOP_CACHE": str(cache), "AGENT_LOOP_BASES": "local"}
-    command = [sys.executable, "-m", "ci.cli", "call", *words]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return agent_loop("call", *words, AGENT_LOOP_CACHE=str(cache), AGENT_LOOP_BASES="local")
 
 
 @pytest.fixture

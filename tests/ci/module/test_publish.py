@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.ci.module.conftest import ROOT
 from tests.ci.registry import Registry, running
+from tests.command import agent_loop
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -31,14 +28,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 def publish(address: str, **environment: str) -> str:
     """Publish the runtime image; the digest that the call prints."""
     words = ["call", "--created=2026-01-02T03:04:05Z", "publish", f"--address={address}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ci.cli", *words],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = agent_loop(*words, **environment)
     assert done.returncode == 0, done.stderr[-4000:]
     name, _, digest = done.stdout.strip().partition("@")
     assert name == address

@@ -6,7 +6,6 @@ import json
 import secrets
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.ci.module.conftest import ROOT
+from tests.command import agent_loop
 
 pytestmark = pytest.mark.containers
 
@@ -46,8 +46,7 @@ class Built:
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`agent-loop call` with these words, in the repository."""
-        command = [sys.executable, "-m", "ci.cli", "call", *words]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return agent_loop("call", *words)
 
     def build(self, name: str, *options: str) -> None:
         """Build the runtime image of `source` and load it as `name`."""

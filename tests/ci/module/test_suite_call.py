@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
 from tests.ci.module.conftest import ROOT
+from tests.command import agent_loop
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -48,8 +48,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(source: Path, select: str, *words: str) -> subprocess.CompletedProcess[str]:
     """`agent-loop call test` on the copy, with the tests that `select` matches."""
-    command = [sys.executable, "-m", "ci.cli", "call", "test", f"--source={source}", f"--select={select}", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return agent_loop("call", "test", f"--source={source}", f"--select={select}", *words)
 
 
 def outcomes(reports: Path) -> dict[str, bool]:

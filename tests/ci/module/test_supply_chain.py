@@ -11,7 +11,6 @@ import secrets
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from agent_loop_ci import supply
 
 from tests.ci.module.conftest import ROOT
+from tests.command import agent_loop
 
 # The first test to need a program may have to build it, minutes on two cores.
 pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -33,10 +33,7 @@ Tools = Callable[[supply.Tool], Path]
 
 def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`agent-loop call` with these words, in the repository."""
-    command = [sys.executable, "-m", "ci.cli", "call", *words]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
+    return agent_loop("call", *words, **environment)
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:

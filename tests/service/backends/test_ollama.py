@@ -1,26 +1,20 @@
-"""The Ollama backend against recorded replies of a real one, and against a fake with every fault."""
+"""The Ollama backend against recorded replies of a real one, and what it sends."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from typing import Any
 
-import anyio
 import pytest
 
 from service.backends.base import (
-    Backend,
     BackendError,
     BackendFailed,
     BackendOverloaded,
     BackendProtocolError,
     BackendRejected,
-    BackendStalled,
     BackendUnavailable,
     ChatRequest,
     ContextTooLong,
-    Delta,
     Message,
     ModelNotFound,
     Sampling,
@@ -28,56 +22,13 @@ from service.backends.base import (
     ToolSpec,
 )
 from service.backends.broken import EndedEarly
-from service.backends.ollama import OllamaBackend, full, short
-from service.backends.transport import Timeouts
-from tests.fakes.ollama import FakeOllama, Fault, Model, Plan, recording, recordings
+from service.backends.ollama import OllamaBackend
+from tests.fakes.ollama import FakeOllama, recording, recordings
+from tests.service.backends.asking import ask, collect, failing, text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
 
 WEATHER = ToolSpec("get_weather", "Current weather", {"type": "object", "properties": {"city": {"type": "string"}}})
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def ollama() -> AsyncIterator[FakeOllama]:
-    async with FakeOllama() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def backend(ollama: FakeOllama) -> AsyncIterator[OllamaBackend]:
-    backend = OllamaBackend(ollama.url, parallelism=4)
-    yield backend
-    await backend.aclose()
-
-
-def ask(text: str = "hi", **fields: Any) -> ChatRequest:
-    return ChatRequest(fields.pop("model", "gemma3n"), (Message("user", text),), **fields)
-
-
-async def collect(backend: Backend, request: ChatRequest) -> list[Delta]:
-    return [delta async for delta in backend.chat(request)]
-
-
-def text(deltas: list[Delta]) -> str:
-    return "".join(delta.text for delta in deltas)
-
-
-async def failing(backend: Backend, request: ChatRequest) -> tuple[str, BackendError]:
-    """The text that came and the error that ended it."""
-    seen: list[Delta] = []
-
-    async def run() -> None:
-        async for delta in backend.chat(request):
-            seen.append(delta)
-
-    with pytest.raises(BackendError) as error:
-        await run()
-    return text(seen), error.value
 
 
 GOOD_STREAMS = [
@@ -229,185 +180,3 @@ class TestRequest:
         """Text that has no UTF-8 form is replaced, not a crash."""
         await collect(backend, ask("a\ud800b"))
         assert ollama.chats[0]["messages"][0]["content"] == "a?b"
-
-
-class TestEnds:
-    async def test_the_connection_is_used_again(self, ollama: FakeOllama, backend: OllamaBackend) -> None:
-        """A call that ends gives its connection back to the pool."""
-        for _ in range(5):
-            await collect(backend, ask())
-        assert ollama.connections == 1
-
-    @pytest.mark.parametrize("split", [1, 2, 3, 7])
-    async def test_bytes_may_be_cut_anywhere(self, ollama: FakeOllama, backend: OllamaBackend, split: int) -> None:
-        """Pieces inside a character or a JSON token read as the whole does."""
-        ollama.plan(Plan(words=("Grüße", " 🦙", " \u2028x", ' "q"'), split=split))
-        assert text(await collect(backend, ask())) == 'Grüße 🦙 \u2028x "q"'
-
-    @pytest.mark.parametrize(
-        ("fault", "early", "late"),
-        [
-            (Fault.CLOSE, BackendUnavailable, None),
-            (Fault.CUT, BackendUnavailable, BackendProtocolError),
-            (Fault.RESET, BackendUnavailable, BackendProtocolError),
-            (Fault.GARBAGE, BackendProtocolError, BackendProtocolError),
-            (Fault.NOT_OBJECT, BackendProtocolError, BackendProtocolError),
-            (Fault.ERROR_LINE, BackendFailed, BackendFailed),
-            (Fault.NO_DONE, EndedEarly, EndedEarly),
-        ],
-    )
-    async def test_every_end_has_its_error(
-        self,
-        ollama: FakeOllama,
-        backend: OllamaBackend,
-        fault: Fault,
-        early: type[BackendError],
-        late: type[BackendError] | None,
-    ) -> None:
-        """Each broken end, at once and after two words, is an error of its own kind; and the next call works."""
-        ollama.plan(Plan(fault=fault))
-        seen, problem = await failing(backend, ask())
-        assert (seen, type(problem), problem.before_first_byte) == ("", early, True)
-        if late is not None:
-            ollama.plan(Plan(fault=fault, after=2))
-            seen, problem = await failing(backend, ask())
-            assert (seen, type(problem), problem.before_first_byte) == ("Hello there", late, False)
-        assert text(await collect(backend, ask())) == "Hello there."
-
-    @pytest.mark.parametrize(("after", "seen"), [(0, ""), (1, "Hello")])
-    async def test_silence_is_bounded(self, ollama: FakeOllama, after: int, seen: str) -> None:
-        """Silence ends a call: before the first byte by the one limit, after it by the other; upstream is closed."""
-        limits = Timeouts(first_byte=0.2, stall=0.2)
-        backend = OllamaBackend(ollama.url, timeouts=limits)
-        ollama.plan(Plan(fault=Fault.SILENCE, after=after))
-        got, problem = await failing(backend, ask())
-        assert (got, type(problem), problem.before_first_byte) == (seen, BackendStalled, not after)
-        await backend.aclose()
-        await _until(lambda: ollama.aborted == 1)
-
-    async def test_a_short_stall_limit_does_not_cut_the_wait_for_the_first_byte(self, ollama: FakeOllama) -> None:
-        """Loading and the prompt may take longer than a pause within the answer."""
-        backend = OllamaBackend(ollama.url, timeouts=Timeouts(first_byte=20, stall=0.2))
-        ollama.plan(Plan(prompt=0.5))
-        assert text(await collect(backend, ask())) == "Hello there."
-        await backend.aclose()
-
-    async def test_nobody_there(self) -> None:
-        """A refused connection and a name that does not exist are unavailability, at once."""
-        for url in ("http://127.0.0.1:1", "http://no-such-host.invalid:11434"):
-            backend = OllamaBackend(url)
-            _, problem = await failing(backend, ask())
-            assert type(problem) is BackendUnavailable
-            with pytest.raises(BackendUnavailable):
-                await backend.ready("gemma3n")
-            await backend.aclose()
-
-
-class TestAbort:
-    async def test_closing_the_stream_closes_upstream(self, ollama: FakeOllama, backend: OllamaBackend) -> None:
-        """At the next token Ollama sees it."""
-        ollama.plan(Plan(words=["w "] * 500, pace=0.01))
-        stream: Any = backend.chat(ask())
-        await anext(stream)
-        await stream.aclose()
-        await _until(lambda: ollama.aborted == 1 and ollama.running == 0)
-
-    async def test_cancelling_the_task_closes_upstream(self, ollama: FakeOllama, backend: OllamaBackend) -> None:
-        """Also while it waits for the first byte, where Ollama finishes the prompt first."""
-        ollama.plan(Plan(words=["w "] * 500, pace=0.01, prompt=0.3))
-        with anyio.move_on_after(0.05):
-            await collect(backend, ask())
-        assert ollama.running == 1
-        await _until(lambda: ollama.aborted == 1 and ollama.running == 0)
-        assert text(await collect(backend, ask())) == "Hello there."
-
-
-class TestContext:
-    async def test_a_long_prompt_is_an_error_not_a_cut(self, ollama: FakeOllama) -> None:
-        """It is refused by name, the fake cuts silently unless told not to, as Ollama does."""
-        backend = OllamaBackend(ollama.url, num_ctx=256)
-        _, problem = await failing(backend, ask("word " * 300))
-        assert type(problem) is ContextTooLong
-        await backend.aclose()
-
-    async def test_an_answer_that_fills_the_context_says_length(self, ollama: FakeOllama) -> None:
-        """It stops at the end of the context instead of forgetting its beginning."""
-        backend = OllamaBackend(ollama.url, num_ctx=256)
-        ollama.plan(Plan(words=["w "] * 1000))
-        finish = (await collect(backend, ask()))[-1].finish
-        assert finish is not None
-        assert finish.reason == "length"
-        assert finish.usage.total_tokens == finish.usage.context_tokens == 256
-        await backend.aclose()
-
-    async def test_the_models_own_limit_counts_where_it_is_smaller(self) -> None:
-        """Once the models were listed, the share used is of the context that Ollama really gives."""
-        async with FakeOllama(models=[Model("small", context=128)]) as ollama:
-            backend = OllamaBackend(ollama.url)
-            (model,) = await backend.models()
-            finish = (await collect(backend, ask(model="small")))[-1].finish
-            assert finish is not None
-            assert model.context == finish.usage.context_tokens == 128
-            await backend.aclose()
-
-    async def test_one_context_size_means_one_load(self, ollama: FakeOllama, backend: OllamaBackend) -> None:
-        """Calls of any kind do not make Ollama load the model again."""
-        for sampling in (Sampling(), Sampling(max_tokens=1), Sampling(temperature=1.0)):
-            await collect(backend, ask(sampling=sampling))
-        assert ollama.loads == 1
-
-
-class TestModels:
-    async def test_ready_knows_the_tag(self) -> None:
-        """`tiny` is there as `tiny:latest`; other tags are other models."""
-        async with FakeOllama(models=[Model("tiny"), Model("gemma3n:e4b")]) as ollama:
-            backend = OllamaBackend(ollama.url)
-            await backend.ready("tiny")
-            await backend.ready("tiny:latest")
-            await backend.ready("gemma3n:e4b")
-            with pytest.raises(ModelNotFound, match="ollama pull gemma3n"):
-                await backend.ready("gemma3n")
-            assert [model.name for model in await backend.models()] == ["tiny", "gemma3n:e4b"]
-            await backend.aclose()
-
-    async def test_models_are_asked_about_once(self, ollama: FakeOllama, backend: OllamaBackend) -> None:
-        """`/api/show` is asked again only when the digest changed."""
-        await backend.models()
-        await backend.models()
-        assert [request.path for request in ollama.requests].count("/api/show") == 1
-        ollama.models = [Model("gemma3n", digest="cd" * 32, capabilities=("completion",))]
-        (model,) = await backend.models()
-        assert (model.tools, model.digest) == (False, "sha256:" + "cd" * 32)
-
-    @pytest.mark.parametrize(
-        ("name", "long"),
-        [("a", "a:latest"), ("a:b", "a:b"), ("host:5000/x/a", "host:5000/x/a:latest"), ("x/a:1", "x/a:1")],
-    )
-    def test_names(self, name: str, long: str) -> None:
-        """A port is no tag; the short form is what people ask for."""
-        assert full(name) == long
-        assert short(full(name)) == name
-
-    async def test_embeddings(self, ollama: FakeOllama, backend: OllamaBackend) -> None:
-        """One vector an input, in order; an unknown model is named."""
-        result = await backend.embed("gemma3n", ["a", "bb"])
-        assert [vector[0] for vector in result.vectors] == [0.01, 0.02]
-        assert result.prompt_tokens == 4
-        with pytest.raises(ModelNotFound):
-            await backend.embed("nope", ["a"])
-
-    async def test_what_is_in_memory(self) -> None:
-        """`/api/ps` with the share on a GPU."""
-        async with FakeOllama(models=[Model("gemma3n", size=100, vram=25)]) as ollama:
-            backend = OllamaBackend(ollama.url)
-            assert list(await backend.loaded()) == []
-            await collect(backend, ask())
-            (loaded,) = await backend.loaded()
-            assert (loaded.name, loaded.gpu_ratio) == ("gemma3n", 0.25)
-            await backend.aclose()
-
-
-async def _until(condition: Any) -> None:
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110  (the fake is outside: nothing tells us)
-            await anyio.sleep(0.01)

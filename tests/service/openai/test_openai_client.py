@@ -1,75 +1,22 @@
-"""The `openai` client as its users use it: chat, tools, structured output, responses, models, embeddings, errors.
+"""The `openai` client as its users use it: chat, tools, structured output, errors, models, embeddings.
 
-This file runs on the installed client, and on others through `test_openai_versions.py`.
+This file and `test_openai_responses.py` run on the installed client, and on others through `test_openai_versions.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from openai import AsyncOpenAI
 from pydantic import BaseModel
 
-from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
-from tests.fakes.server import Serving, serving
+from service.backends.scripted import Script, ScriptedBackend, Turn
+from tests.service.openai.clients import SCRIPT, WEATHER, Shared, client_of, user
 
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
-
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Weather of a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-FLAT_WEATHER = {"type": "function", **WEATHER["function"], "strict": False}
-
-SCRIPT = Script(
-    (
-        Rule(
-            "weather",
-            (Turn(calls=(Call("get_weather", {"city": "Rome"}),)), Turn(text="It is ${tool} in Rome.", pace=0.001)),
-        ),
-        Rule("sum", (Turn(calls=(Call("calculator", {"expression": "6*7"}),)), Turn(text="It is ${tool}."))),
-        Rule("think", (Turn(thinking="Let me see.", text="Seen."),)),
-        Rule("break", (Turn(text="one two three", fail="failed", fail_after=2),)),
-        Rule("down", (Turn(fail="unavailable"),)),
-        Rule("busy", (Turn(fail="overloaded"),)),
-        Rule("long", (Turn(fail="context"),)),
-        Rule("crash", (Turn(fail="failed"),)),
-        Rule("", (Turn(text="Hello there, friend.", pace=0.001),)),
-    )
-)
-
-
-@asynccontextmanager
-async def client_of(tmp_path: Path, backend: ScriptedBackend | None = None, **settings: Any) -> AsyncGenerator[Any]:
-    async with (
-        serving(tmp_path, backend or ScriptedBackend(SCRIPT), **settings) as server,
-        AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
-    ):
-        yield client, server
-
-
-Shared = tuple[Any, Serving]
-
-
-@pytest.fixture(scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Shared]:
-    """One service for the tests that need nothing special of theirs."""
-    async with client_of(tmp_path_factory.mktemp("openai")) as both:
-        yield both
-
-
-def user(text: str) -> list[Any]:
-    return [{"role": "user", "content": text}]
 
 
 class TestChat:
@@ -266,80 +213,6 @@ class TestErrors:
             assert int(caught.value.response.headers["retry-after"]) >= 1
 
 
-class TestResponses:
-    async def test_server_side_loop(self, shared: Shared) -> None:
-        """An agent's tools run on the server: the response has the call with its result, and the answer."""
-        client = shared[0]
-        response = await client.responses.create(model="agent/default", input="the sum?")
-        assert response.status == "completed"
-        assert [item.type for item in response.output] == ["mcp_call", "message"]
-        assert response.output[0].output == "42"
-        assert response.output_text == "It is 42."
-        assert response.usage.total_tokens > 0
-        again = await client.responses.retrieve(response.id)
-        assert again.output_text == response.output_text
-
-    async def test_required_fields_are_never_null(self, shared: Shared) -> None:
-        """Fields that strict clients take for required have values."""
-        server = shared[1]
-        answer = (await post(server, "/v1/responses", {"model": "scripted", "input": "Hi"})).json()
-        for name in (
-            *("presence_penalty", "frequency_penalty", "top_logprobs", "temperature", "top_p", "tool_choice"),
-            *("truncation", "background", "service_tier", "tools", "text", "store", "parallel_tool_calls"),
-        ):
-            assert answer[name] is not None, name
-
-    async def test_stream_events_in_order(self, shared: Shared) -> None:
-        """Events open and close every item, count from 0, and end with the whole response."""
-        client = shared[0]
-        stream = await client.responses.create(model="agent/default", input="the sum?", stream=True)
-        events = [event async for event in stream]
-        kinds = [event.type for event in events]
-        assert [event.sequence_number for event in events] == list(range(len(events)))
-        assert kinds[:2] == ["response.created", "response.in_progress"]
-        assert kinds[-1] == "response.completed"
-        assert kinds.count("response.output_item.added") == kinds.count("response.output_item.done") == 2
-        assert "response.mcp_call.completed" in kinds
-        text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
-        assert text == events[-1].response.output_text == "It is 42."
-        stored = await client.responses.retrieve(events[-1].response.id)
-        assert stored.output == events[-1].response.output
-
-    async def test_conversation_goes_on(self, tmp_path: Path) -> None:
-        """previous_response_id brings the earlier messages, with a function's output too."""
-        backend = ScriptedBackend(SCRIPT)
-        async with client_of(tmp_path, backend) as (client, _):
-            first = await client.responses.create(model="scripted", input="weather?", tools=[FLAT_WEATHER])
-            call = first.output[0]
-            assert (call.type, call.name) == ("function_call", "get_weather")
-            second = await client.responses.create(
-                model="scripted",
-                previous_response_id=first.id,
-                tools=[FLAT_WEATHER],
-                input=[{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}],
-            )
-            assert second.output_text == "It is sunny in Rome."
-            assert [m.role for m in backend.requests[-1].messages] == ["user", "assistant", "tool"]
-
-    async def test_failure_and_limits(self, shared: Shared) -> None:
-        """No model at all is a status; a failure in mid-stream is response.failed; a cut answer is incomplete."""
-        client = shared[0]
-        with pytest.raises(openai.InternalServerError):
-            await client.responses.create(model="scripted", input="down")
-        stream = await client.responses.create(model="scripted", input="break", stream=True)
-        assert [event.type async for event in stream][-1] == "response.failed"
-        cut = await client.responses.create(model="scripted", input="Hi", max_output_tokens=1)
-        assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
-
-    async def test_deletion(self, shared: Shared) -> None:
-        """A deleted response is gone."""
-        client = shared[0]
-        response = await client.responses.create(model="scripted", input="Hi")
-        await client.responses.delete(response.id)
-        with pytest.raises(openai.NotFoundError):
-            await client.responses.retrieve(response.id)
-
-
 class TestOthers:
     async def test_models(self, shared: Shared) -> None:
         """The backend's models and the agents are listed and can be asked for."""
@@ -357,7 +230,3 @@ class TestOthers:
         assert packed.data[0].embedding == packed.data[2].embedding != packed.data[1].embedding
         assert packed.data[0].embedding == pytest.approx(plain.data[0].embedding, abs=1e-6)
         assert packed.usage.total_tokens > 0
-
-
-async def post(server: Serving, path: str, body: dict[str, Any]) -> Any:
-    return await server.client.post(path, json=body)

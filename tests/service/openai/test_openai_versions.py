@@ -1,4 +1,4 @@
-"""The client suite (`test_openai_client.py`) on older releases of the `openai` package, each laid over ours."""
+"""The client suite (`test_openai_client.py`, `test_openai_responses.py`) on older releases, each laid over ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-SUITE = ROOT / "tests" / "service" / "openai" / "test_openai_client.py"
+SUITE = [ROOT / "tests" / "service" / "openai" / f"test_openai_{part}.py" for part in ("client", "responses")]
 
 VERSIONS = ("1.109.1", "2.54.0")
 """The oldest generation and the last of the one before; the installed one runs with every other test."""
@@ -38,7 +38,7 @@ def test_the_suite_passes(tmp_path: Path, wanted: str) -> None:
     )
     assert told.stdout.strip() == wanted, told.stderr
     suite = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", str(SUITE)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "default", *map(str, SUITE)],
         env=environment,
         cwd=ROOT,
         capture_output=True,

@@ -178,7 +178,7 @@ end_the_rest() { # a step ends with its command; what that left running goes, an
 }
 
 [ -e /.al/ca/ca.pem ] || { # pruned; the engine fills the mount and comes again
-    echo al-certificates-lost
+    echo @LOST@
     exit 1
 }
 $bb rm -rf "$out"/* "$out"/.[!.]*
