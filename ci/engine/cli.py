@@ -35,8 +35,7 @@ def session(
 
     ended = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: ended.set())
-    on_end(lambda *_: ended.set())
-    with Session(workdir=workdir) as opened:
+    with on_end(lambda *_: ended.set()), Session(workdir=workdir) as opened:
         print(json.dumps({"port": opened.port, "session_token": opened.token}), flush=True)
         threading.Thread(target=_until_closed, args=(ended,), daemon=True).start()
         ended.wait()
@@ -60,8 +59,7 @@ def run(
     from .session import Session
 
     signals = Signals()
-    on_end(signals.take)
-    with Session(workdir=workdir) as opened:
+    with on_end(signals.take), Session(workdir=workdir) as opened:
         if signals.received:
             raise typer.Exit(128 + signals.received[0])
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -11,8 +12,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], object]
 
 
-def on_end(handler: Handler = signal.default_int_handler) -> None:
-    """Let `handler` take these signals; by default they do what Ctrl-C does. Those that are ignored (nohup) stay so."""
-    for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, handler)
+@contextmanager
+def on_end(handler: Handler = signal.default_int_handler) -> Generator[None]:
+    """Let `handler` take these signals inside; by default they do what Ctrl-C does. Those ignored (nohup) stay so."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    taken = {number: handler for number, was in before.items() if was != signal.SIG_IGN}
+    for number, handles in taken.items():
+        signal.signal(number, handles)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])

@@ -36,7 +36,9 @@ FAULTS = (
         ),
     ),
     Fault(
-        "F02", "Bytes split inside characters and JSON", ("backends/test_ollama.py::test_bytes_may_be_cut_anywhere",)
+        "F02",
+        "Bytes split inside characters and JSON",
+        ("backends/test_ollama_ends.py::test_bytes_may_be_cut_anywhere",),
     ),
     Fault(
         "F03",
@@ -51,7 +53,7 @@ FAULTS = (
         "F04",
         "The model's server goes silent",
         (
-            "backends/test_ollama.py::test_silence_is_bounded",
+            "backends/test_ollama_ends.py::test_silence_is_bounded",
             "runs/test_faults.py::TestTheModelsSide::test_a_silent_model_is_a_stall",
         ),
     ),
@@ -60,7 +62,7 @@ FAULTS = (
         "The model's server is down, or its name unknown",
         (
             "runs/test_faults.py::TestTheModelsSide::test_a_model_that_is_down",
-            "backends/test_ollama.py::test_nobody_there",
+            "backends/test_ollama_ends.py::test_nobody_there",
             "backends/test_resilience.py::test_it_opens_rests_and_closes",
             "backends/test_resilience.py::test_the_other_model_answers",
         ),
@@ -74,7 +76,9 @@ FAULTS = (
         "The model is evicted during a run",
         ("runs/test_faults.py::TestTheModelsSide::test_a_model_evicted_between_steps",),
     ),
-    Fault("F09", "Malformed JSON from the model's server", ("backends/test_ollama.py::test_every_end_has_its_error",)),
+    Fault(
+        "F09", "Malformed JSON from the model's server", ("backends/test_ollama_ends.py::test_every_end_has_its_error",)
+    ),
     Fault(
         "F10, F11",
         "The client leaves, streaming or waiting",
@@ -116,7 +120,7 @@ FAULTS = (
         "F18",
         "A prompt longer than the context",
         (
-            "backends/test_ollama.py::test_a_long_prompt_is_an_error_not_a_cut",
+            "backends/test_ollama_models.py::test_a_long_prompt_is_an_error_not_a_cut",
             "backends/test_resilience.py::test_truncations_are_counted",
         ),
     ),

@@ -28,12 +28,10 @@ def check(argv: Sequence[str]) -> int:
 
 def _ready(calling: Sequence[str] | None = None) -> ModuleType:
     """The commands, imported beside the module's process where words that call it are given."""
-    from ci.engine.ending import on_end
     from ci.engine.module.process import ahead
 
     if calling is not None:
         ahead(calling)
     from . import cli
 
-    on_end()
     return cli

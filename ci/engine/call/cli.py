@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ci.engine.ending import on_end
 from ci.engine.errors import EngineError
 from ci.engine.module.errors import PROGRAM, CallError, PlainError, UsageError
 from ci.engine.module.names import kebab
@@ -82,7 +83,8 @@ def program(argv: Sequence[str], open_module: Opener = opened) -> int:
 def told(work: Callable[[], int]) -> int:
     """Run, and turn what goes wrong into one message and an exit status."""
     try:
-        return work()
+        with on_end():
+            return work()
     except CallError as error:
         print(f"Error: {error.text}", file=sys.stderr)
         return error.status

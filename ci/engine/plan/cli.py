@@ -18,7 +18,6 @@ import typer
 
 from ci.engine.call.args import CallLine, Options, parse
 from ci.engine.call.cli import Target, told
-from ci.engine.ending import on_end
 from ci.engine.module import errors as call_errors
 from ci.engine.module.names import kebab
 
@@ -39,7 +38,6 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the mo
 @app.callback()
 def begin() -> None:
     """See, check and leave what a function would build."""
-    on_end()
 
 
 @app.command(context_settings=WORDS)
