@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ci.engine.module.api import Api, Field, literal
 from ci.engine.module.errors import CallError, UsageError
 from ci.engine.module.names import camel, kebab, prefixed
+from ci.engine.module.returned import returned
 from ci.engine.module.types import LIST, OBJECT, VOID, Argument, Function, TypeRef
 
 from .args import CallLine, Step
@@ -115,6 +116,7 @@ class Invocation:
             inner = (value or {}).get(step.function.name)
         else:
             inner = self._functions.call(ref.name, step.function.name, value, self._inputs(step))
+        inner = returned(inner, step.function, frozenset(self._catalog.module.objects))
         return self._follow(inner, step.function.returns, steps[1:], save_to)
 
     def _each(self, value: Any, element: TypeRef, steps: Sequence[Step], save_to: Path | None) -> Any:
