@@ -33,6 +33,8 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 LINK = Path("models") / "served.gguf"
 """In the state folder: a link to the file that the llama.cpp backend is to serve."""
+STARTED = "project.env"
+"""In the state folder: what `agent-loop up` started last, where it ever did."""
 QUESTION = "Hello! What can you do?"
 Say = Callable[[str], None]
 
@@ -212,7 +214,7 @@ def deploy_command(
         raise typer.BadParameter(f"'{to}' is no target; use auto, ollama or llamacpp.")
     with Ollama(ollama) as client:
         if back:
-            rollback(lambda served: _target(served.backend, client, name), typer.echo)
+            typer.echo(next_step(rollback(lambda served: _target(served.backend, client, name), typer.echo)))
             return
         if run is None:
             raise typer.BadParameter("Name the run to deploy, or give --rollback.")
@@ -222,14 +224,23 @@ def deploy_command(
             typer.echo(f"target: {backend} ({client.url} {'answers' if backend == 'ollama' else 'does not answer'})")
         served = deploy(package, _target(backend, client, name), typer.echo)
     before = f" Before: {served.previous.model} of run {served.previous.run}." if served.previous else ""
-    if served.backend == "llamacpp":
-        typer.echo(
-            f"Start the service with it: AGENT_LOOP_BACKEND=llamacpp AGENT_LOOP_GGUF={folder() / LINK} "
-            f"AGENT_LOOP_MODEL={served.model} agent-loop serve"
-        )
-    else:
-        typer.echo(f"The service asks for it with AGENT_LOOP_MODEL={name}.")
+    typer.echo(next_step(served))
     typer.echo(f"Serving {served.model} of run {served.run}.{before} Back: agent-loop deploy --rollback")
+
+
+def next_step(served: Served) -> str:
+    """What lets the service answer with it: `up` where a stack was started with this state folder, else the server."""
+    started = folder() / STARTED
+    if started.is_file():
+        said = dict(line.split("=", 1) for line in started.read_text().splitlines() if "=" in line)
+        words = ["agent-loop", "up", *([said["MODE"]] if said.get("MODE", "dev") != "dev" else [])]
+        words += [f"--{flag.lower()}" for flag in ("OFFLINE", "LOGS") if said.get(flag) == "1"]
+        return f"Take it into the stack: {' '.join(words)}"
+    model = served.model.partition(":")[0]  # on Ollama the tag is the deployment's own
+    if served.backend != "llamacpp":
+        return f"Start the service with it: AGENT_LOOP_MODEL={model} agent-loop serve"
+    settings = f"AGENT_LOOP_BACKEND=llamacpp AGENT_LOOP_GGUF={folder() / LINK} AGENT_LOOP_MODEL={model}"
+    return f"Start the service with it: {settings} agent-loop serve"
 
 
 def _target(backend: str, client: Ollama, name: str) -> Target:

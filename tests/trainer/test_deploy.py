@@ -83,6 +83,29 @@ class TestLlamaCpp:
         moved = state.rename(tmp_path / "elsewhere")
         assert (moved / LINK).is_file()
 
+    @pytest.mark.parametrize(
+        ("started", "line"),
+        [
+            ("MODE=dev\nOFFLINE=1\nGPU=0\nLOGS=0\n", "agent-loop up --offline"),
+            ("# a comment\nMODE=prod\nOFFLINE=0\nGPU=1\nLOGS=1\n", "agent-loop up prod --logs"),
+        ],
+    )
+    def test_a_stack_takes_it_with_up(self, runs: Path, state: Path, started: str, line: str) -> None:
+        """Where a stack was started here the next step is its own `up`, on the way back too, and no other server."""
+        state.mkdir()
+        (state / "project.env").write_text(started)
+        for words in (("one", "--output", runs, "--to", "llamacpp"), ("two", "--output", runs, "--to", "llamacpp")):
+            done = deploy(*words)
+            assert f"Take it into the stack: {line}\n" in done.output
+            assert "agent-loop serve" not in done.output
+        assert f"Take it into the stack: {line}\n" in deploy("--rollback").output
+
+    def test_without_a_stack_a_server_takes_it(self, runs: Path, state: Path) -> None:
+        """The whole line that starts it."""
+        settings = f"AGENT_LOOP_BACKEND=llamacpp AGENT_LOOP_GGUF={state / LINK} AGENT_LOOP_MODEL=agent-loop"
+        done = deploy("one", "--output", runs, "--to", "llamacpp")
+        assert f"Start the service with it: {settings} agent-loop serve\n" in done.output
+
     def test_a_file_that_does_not_load(self, runs: Path, state: Path) -> None:
         """What was served stays: record and link are as before, and the status is 24."""
         deploy("one", "--output", runs, "--to", "llamacpp")
@@ -101,6 +124,7 @@ class TestOllama:
         """One upload, a tag of the digest with our template and parameters, one question, then the served name."""
         done = deploy("one", "--output", runs, "--ollama", ollama.url)
         assert "target: ollama" in done.output
+        assert "Start the service with it: AGENT_LOOP_MODEL=agent-loop agent-loop serve\n" in done.output
         tag = f"agent-loop:{digest(runs, 'one')[7:19]}"
         assert ollama.names == {tag: digest(runs, "one"), "agent-loop": digest(runs, "one")}
         (create,) = (body for _, path, body in ollama.sent if path == "/api/create")
