@@ -98,6 +98,7 @@ class Project:
         store = self.state / "secrets" / "database_url"
         if store.is_file() and store.stat().st_size:  # else the run store is SQLite's, in the agent's own volume
             recorded["AGENT_LOOP_DATABASE_SECRET"] = "/run/secrets/database_url"  # noqa: S105 - a place
+            recorded["AGENT_LOOP_DATABASE_GIVEN"] = str(store.stat().st_mtime_ns)
         own = {"AGENT_LOOP_STATE": str(self.state), "AGENT_LOOP_MODE": self.mode}
         return {**limits, **recorded, **os.environ, **own}
 

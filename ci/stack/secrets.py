@@ -21,13 +21,13 @@ class Secret:
 
     name: str
     opens: str
-    make: Callable[[], str]
-    may_be_empty: bool = False
-    """A secret that only its owner can make: an empty file stands for "none"."""
+    make: Callable[[], str] | None
+    """None: only its owner can, and gives it in `variable`; an empty file stands for "none"."""
+    variable: str = ""
 
-
-def _from(variable: str) -> Callable[[], str]:
-    return lambda: os.environ.get(variable, "")
+    def given(self) -> str:
+        """What the person gives in its variable now; empty where nothing."""
+        return os.environ.get(self.variable, "") if self.variable else ""
 
 
 def _token(prefix: str = "") -> Callable[[], str]:
@@ -41,12 +41,12 @@ SECRETS = {
         Secret("grafana", "Grafana, user admin", _token()),
         Secret("jupyter", "Jupyter Lab", _token()),
         Secret("alert_sink_token", "the alert sink, for Alertmanager", _token()),
-        Secret("hub_token", "gated models on the Hugging Face hub (yours: HF_TOKEN)", _from("HF_TOKEN"), True),
+        Secret("hub_token", "gated models on the Hugging Face hub (yours: HF_TOKEN)", None, "HF_TOKEN"),
         Secret(
             "database_url",
             "a run store in PostgreSQL (yours: AGENT_LOOP_DATABASE_URL)",
-            _from("AGENT_LOOP_DATABASE_URL"),
-            may_be_empty=True,
+            None,
+            "AGENT_LOOP_DATABASE_URL",
         ),
     )
 }
@@ -61,20 +61,25 @@ def folder(state: Path) -> Path:
 
 
 def ensure(state: Path) -> list[str]:
-    """Make the secrets that are missing and return their names; existing ones are never touched."""
-    made: list[str] = []
+    """Make the secrets that are missing, take those that a person gives anew, and return the names of both.
+
+    What was made here is never touched again.
+    """
+    written: list[str] = []
     for secret in SECRETS.values():
         path = folder(state) / secret.name
-        text = ""
-        if path.is_file() and (path.stat().st_size or (secret.may_be_empty and not (text := secret.make()))):
+        before = path.read_text() if path.is_file() else None
+        # A person's own stays where its variable is not set the next time.
+        text = secret.given() or before or (secret.make() if secret.make else "")
+        if text == before:
             continue
         draft = path.with_suffix(".tmp")
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "w") as out:
-            out.write(text or secret.make())
+            out.write(text)
         draft.replace(path)
-        made.append(secret.name)
-    return made
+        written.append(secret.name)
+    return written
 
 
 def show(state: Path, name: str) -> str:

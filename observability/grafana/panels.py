@@ -20,20 +20,22 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from grafana_foundation_sdk.builders import common as common_builders
     from grafana_foundation_sdk.builders import dashboard as dashboard_builders
-    from grafana_foundation_sdk.builders import prometheus, statetimeline, timeseries
+    from grafana_foundation_sdk.builders import logs as logs_builders
+    from grafana_foundation_sdk.builders import loki, prometheus, statetimeline, timeseries
     from grafana_foundation_sdk.builders import stat as stat_builders
     from grafana_foundation_sdk.builders import table as table_builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-SOURCE = common.DataSourceRef(type_val="prometheus", uid="prometheus")
+METRICS = common.DataSourceRef(type_val="prometheus", uid="prometheus")
+LOGS = common.DataSourceRef(type_val="loki", uid="loki")
 COLOURS = ("green", "yellow", "orange", "red")
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One PromQL expression and the legend of its lines ({{label}} is filled in)."""
+    """One expression, PromQL or of a log panel LogQL, and the legend of its lines ({{label}} is filled in)."""
 
     expr: str
     legend: str = ""
@@ -64,6 +66,8 @@ class Panel:
     """Top of the axis."""
     signed: bool = False
     """True: values below zero mean something, so the axis does not begin at zero."""
+    logs: bool = False
+    """True: its queries are LogQL and ask Loki."""
 
 
 def line(title: str, unit: str, *queries: Query, **more: Any) -> Panel:
@@ -86,6 +90,11 @@ def table(title: str, *queries: Query, width: int = 24, **more: Any) -> Panel:
     return Panel("table", title, "none", queries, width=width, **more)
 
 
+def lines(title: str, *queries: Query, width: int = 24, **more: Any) -> Panel:
+    """Log lines, newest first."""
+    return Panel("lines", title, "none", queries, width=width, logs=True, **more)
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A titled row of panels."""
@@ -106,6 +115,8 @@ class Board:
     since: str = "now-1h"
     jobs: bool = False
     """Whether a reader can pick the job (stable, canary) at the top: expressions then say job=~"$job"."""
+    searched: bool = False
+    """Whether a reader can search log lines at the top: expressions then say $service, $run and $words."""
     links: Sequence[tuple[str, str]] = field(default_factory=tuple)
 
 
@@ -133,7 +144,7 @@ def build(board: Board) -> str:
         made.with_variable(
             dashboard_builders.QueryVariable("job")
             .label("Deployment")
-            .datasource(SOURCE)
+            .datasource(METRICS)
             .query('label_values(up{job=~"agent|agent-canary"}, job)')
             .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
             .multi(True)
@@ -141,6 +152,20 @@ def build(board: Board) -> str:
             .all_value("agent|agent-canary")
             .current(dashboard.VariableOption(selected=True, text="All", value="$__all"))
         )
+    if board.searched:
+        made.with_variable(
+            dashboard_builders.QueryVariable("service")
+            .label("Service")
+            .datasource(LOGS)
+            .query("label_values(service)")
+            .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .multi(True)
+            .include_all(True)
+            .all_value(".+")
+            .current(dashboard.VariableOption(selected=True, text="All", value="$__all"))
+        )
+        for name, label in (("run", "Run"), ("words", "Words")):
+            made.with_variable(dashboard_builders.TextBoxVariable(name).label(label).default_value(""))
     number = 1
     for row in board.rows:
         made.with_row(dashboard_builders.Row(row.title).id(number))
@@ -160,12 +185,14 @@ _KINDS = {
     "stat": stat_builders.Panel,
     "states": statetimeline.Panel,
     "table": table_builders.Panel,
+    "lines": logs_builders.Panel,
 }
 
 
 def _panel(panel: Panel) -> Any:
     made: Any = _KINDS[panel.kind]()
-    made.title(panel.title).description(panel.description).datasource(SOURCE).unit(panel.unit)
+    made.title(panel.title).description(panel.description).datasource(LOGS if panel.logs else METRICS)
+    made.unit(panel.unit)
     made.span(panel.width).height(_HEIGHT[panel.kind]).thresholds(_thresholds(panel))
     if panel.names:
         made.mappings([_value_names(panel)])
@@ -199,14 +226,19 @@ def _panel(panel: Panel) -> Any:
     if panel.kind == "table":
         hidden = {"Time": True, "Value": True, "__name__": True}
         made.with_transformation(dashboard.DataTransformerConfig(id_val="organize", options={"excludeByName": hidden}))
+    if panel.kind == "lines":
+        made.show_time(True).wrap_log_message(True).enable_log_details(True)
+        made.sort_order(common.LogsSortOrder.DESCENDING).dedup_strategy(common.LogsDedupStrategy.NONE)
     return made
 
 
-_HEIGHT = {"line": 8, "stat": 5, "states": 7, "table": 7}
+_HEIGHT = {"line": 8, "stat": 5, "states": 7, "table": 7, "lines": 16}
 
 
 def _target(panel: Panel, query: Query) -> Any:
-    target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend or "__auto").datasource(SOURCE)
+    if panel.logs:
+        return loki.Dataquery().expr(query.expr).legend_format(query.legend).query_type("range").datasource(LOGS)
+    target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend or "__auto").datasource(METRICS)
     if panel.kind == "table":
         return target.instant().format(PromQueryFormat.TABLE)
     return target.range().exemplar(query.exemplars)

@@ -25,6 +25,7 @@ OBSERVABILITY = Path(__file__).parents[2] / "observability"
 GRAFANA = OBSERVABILITY / "grafana"
 PROMETHEUS = OBSERVABILITY / "prometheus"
 FILES = sorted(builder.DASHBOARDS.glob("*.json"))
+LAID_OUT = [*FILES, *sorted(builder.LOGS.glob("*.json"))]
 
 
 def panels(path: Path) -> list[dict[str, Any]]:
@@ -50,19 +51,22 @@ def test_committed_dashboards_are_the_generated_ones() -> None:
 def test_a_changed_dashboard_is_called_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files that differ, are missing or are left over are each named."""
     monkeypatch.setattr(builder, "DASHBOARDS", tmp_path)
+    monkeypatch.setattr(builder, "LOGS", tmp_path / "logs")
     assert builder.main([]) == 0
     (tmp_path / "agent-loop-llm.json").write_text("{}")
     (tmp_path / "agent-loop-gpu.json").unlink()
     (tmp_path / "old.json").write_text("{}")
+    (tmp_path / "logs" / "agent-loop-logs.json").write_text("")
     assert builder.stale() == [
         "agent-loop-gpu.json is missing",
         "agent-loop-llm.json differs from its board",
+        "agent-loop-logs.json differs from its board",
         "old.json is left over",
     ]
 
 
 @pytest.mark.in_image
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LAID_OUT, ids=lambda path: path.stem)
 def test_panels_do_not_overlap_and_have_reference_ids(path: Path) -> None:
     """Each panel has its own place within 24 columns, an id of its own, and targets with distinct reference ids."""
     taken: set[tuple[int, int]] = set()

@@ -17,6 +17,9 @@ from service.telemetry import logs
 
 FOLDER = Path(__file__).parents[2] / "observability" / "logs"
 PIPELINE = (FOLDER / "config.alloy").read_text()
+GRAFANA = FOLDER.parent / "grafana" / "provisioning"
+COMPOSE = FOLDER.parents[1] / "ci" / "stack" / "compose"
+BOARD = json.loads((FOLDER / "dashboards" / "agent-loop-logs.json").read_text())
 
 
 @pytest.fixture
@@ -63,6 +66,37 @@ def test_a_line_leads_to_its_run() -> None:
     assert (field["matcherType"], field["matcherRegex"]) == ("label", "run_id")
     assert 'structured_metadata {\n    values = {run_id = ""}' in PIPELINE
     assert field["url"].startswith("$AGENT_LOOP_URL/v1/runs/")
+
+
+def test_a_run_leads_to_its_lines() -> None:
+    """The link on a percentile's dot opens the board of log lines with that run, and is empty without Loki."""
+    (source,) = yaml.safe_load((GRAFANA / "datasources" / "prometheus.yml").read_text())["datasources"]
+    links = [d["url"] for d in source["jsonData"]["exemplarTraceIdDestinations"] if d["name"] == "run_id"]
+    assert links == ["$AGENT_LOOP_URL/v1/runs/$${__value.raw}", "$AGENT_LOOP_LOGS_LINK"]
+
+    def given(name: str) -> str:
+        services = yaml.safe_load((COMPOSE / name).read_text())["services"]
+        return str(services["grafana"]["environment"]["AGENT_LOOP_LOGS_LINK"])
+
+    assert given("compose.yaml") == ""
+    address, _, query = given("compose.logs.yaml").replace("$$", "$").partition("?")
+    assert address == f"/d/{BOARD['uid']}"
+    assert query.split("&") == ["${__url_time_range}", "var-run=${__value.raw}"]
+    assert {"service", "run", "words"} == {variable["name"] for variable in BOARD["templating"]["list"]}
+
+
+def test_the_board_asks_loki_for_labels_that_there_are() -> None:
+    """Every panel asks the source that comes with Loki, by the labels that the collector gives, for the words above."""
+    targets = [t for panel in BOARD["panels"] if panel["type"] != "row" for t in panel["targets"]]
+    assert {t["datasource"]["uid"] for t in targets} == {"loki"}
+    for target in targets:
+        selector = re.search(r"\{(.*?)\}", target["expr"])
+        assert selector
+        assert set(re.findall(r"(\w+)=", selector[1])) <= {"service", "level", "env"}
+        assert all(f"${name}" in target["expr"] for name in ("service", "run", "words"))
+    provider = yaml.safe_load((FOLDER / "dashboards.yml").read_text())["providers"][0]
+    mounted = yaml.safe_load((COMPOSE / "compose.logs.yaml").read_text())["services"]["grafana"]["volumes"]
+    assert f"../../../observability/logs/dashboards:{provider['options']['path']}:ro" in mounted
 
 
 @pytest.mark.skipif(shutil.which("loki") is None, reason="no loki here: put the program on PATH to check its file")

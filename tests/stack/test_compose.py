@@ -134,21 +134,21 @@ def test_only_the_meant_ports_are_published(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dev", "prod"])
-def test_logs_to_search_add_two_services_and_a_data_source(mode: str) -> None:
+def test_logs_to_search_add_two_services_and_what_grafana_asks_them(mode: str) -> None:
     """Loki and Alloy come with the profile alone, publish nothing, and Grafana learns of Loki only then."""
     plain, searched = config(mode), config(f"{mode} logs")
     assert set(searched["services"]) - set(plain["services"]) == {"loki", "alloy"}
     assert all(searched["services"][name]["profiles"] == ["logs"] for name in ("loki", "alloy"))
     assert not any(searched["services"][name].get("ports") for name in ("loki", "alloy"))
-    sources = [
-        {
-            v["target"].rpartition("/")[2]
-            for v in found["services"]["grafana"]["volumes"]
-            if "/datasources/" in v["target"]
-        }
-        for found in (plain, searched)
-    ]
-    assert sources == [{"prometheus.yml"}, {"prometheus.yml", "loki.yml"}]
+    before, after = ({v["target"] for v in f["services"]["grafana"]["volumes"]} for f in (plain, searched))
+    provisioned = "/etc/grafana/provisioning"
+    assert after - before == {
+        f"{provisioned}/datasources/loki.yml",
+        f"{provisioned}/dashboards/logs.yml",
+        "/etc/grafana/logs",
+    }
+    nested = [one for one in after for other in after if one.startswith(f"{other}/")]
+    assert nested == [], "the engine cannot make a place for a mount inside of one that is read-only"
 
 
 @pytest.mark.parametrize("mode", ["dev", "prod", "prod logs"])

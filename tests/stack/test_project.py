@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,11 @@ def test_a_store_in_postgresql_is_told_where_its_address_is(tmp_path: Path) -> N
     (tmp_path / "secrets" / "database_url").write_text("")
     assert "AGENT_LOOP_DATABASE_SECRET" not in Project(state=tmp_path).environment()
     (tmp_path / "secrets" / "database_url").write_text("postgresql+asyncpg://agent:x@db/runs")
-    assert Project(state=tmp_path).environment()["AGENT_LOOP_DATABASE_SECRET"] == "/run/secrets/database_url"
+    told = Project(state=tmp_path).environment()
+    assert told["AGENT_LOOP_DATABASE_SECRET"] == "/run/secrets/database_url"
+    assert Project(state=tmp_path).environment()["AGENT_LOOP_DATABASE_GIVEN"] == told["AGENT_LOOP_DATABASE_GIVEN"]
+    os.utime(tmp_path / "secrets" / "database_url", ns=(1, 1))
+    assert Project(state=tmp_path).environment()["AGENT_LOOP_DATABASE_GIVEN"] == "1"
 
 
 @pytest.mark.parametrize("card_before", [False, True])

@@ -38,7 +38,7 @@ def test_every_secret_is_its_own(tmp_path: Path) -> None:
     made: list[str] = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         secrets.ensure(folder)
-        made += [secrets.show(folder, s.name) for s in secrets.SECRETS.values() if not s.may_be_empty]
+        made += [secrets.show(folder, s.name) for s in secrets.SECRETS.values() if s.make]
     assert len(set(made)) == len(made)
     assert min(map(len, made)) >= 32
 
@@ -72,3 +72,15 @@ def test_what_only_its_owner_can_make(
     monkeypatch.setenv(variable, "mine")
     assert secrets.ensure(tmp_path) == [name]
     assert secrets.show(tmp_path, name) == "mine"
+
+
+def test_a_corrected_one_takes_the_place_of_the_wrong_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address with a wrong password is mended by giving it again; what is not given again stays."""
+    monkeypatch.setenv("AGENT_LOOP_DATABASE_URL", "postgresql+asyncpg://agent:wrong@db/runs")
+    secrets.ensure(tmp_path)
+    monkeypatch.setenv("AGENT_LOOP_DATABASE_URL", "postgresql+asyncpg://agent:right@db/runs")
+    assert secrets.ensure(tmp_path) == ["database_url"]
+    monkeypatch.delenv("AGENT_LOOP_DATABASE_URL")
+    assert secrets.ensure(tmp_path) == []
+    assert secrets.show(tmp_path, "database_url") == "postgresql+asyncpg://agent:right@db/runs"
+    assert mode(tmp_path / "secrets" / "database_url") == 0o444
