@@ -125,9 +125,10 @@ def rows(options: argparse.Namespace, vocabulary: int, count: int) -> list[Any]:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """One arm in this process."""
     from trainer import cards, config, plan
+    from trainer.shape import Shape
 
     folder = options.work / options.shape
-    shape = plan.Shape.read(json.loads((folder / "config.json").read_text()))
+    shape = Shape.read(json.loads((folder / "config.json").read_text()))
     sets = [f"data.max_length={options.length}", f"run.device={options.device}"]
     settings = config.resolve(options.shape, sets=sets).config
     card = cards.detect() if options.device == "cuda" else None
@@ -149,7 +150,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     seconds, processor, first, tokens = run(folder, settings, data, total, options)
     kept = seconds[options.warmup :]
     rate = sum(tokens[options.warmup :]) / sum(kept)
-    flops = shape.flops(settings.lora.rank, options.length, checkpointing=settings.memory.checkpointing == "full")
+    flops = shape.flops(settings.lora.rank, options.length, level=settings.memory.checkpointing)
     peak = card.tflops if card else None
     return {
         "arm": options.arm,
@@ -197,7 +198,7 @@ def _ours(
             micro=settings.batch.micro,
             pad_id=0,
             chunk=settings.memory.loss_chunk,
-            on_shrink=lambda micro: None,
+            on_retry=lambda micro, level: None,
         )
         torch.nn.utils.clip_grad_norm_(trainable.parameters, settings.optimizer.clip)
         adamw.step()

@@ -15,7 +15,8 @@ A run is a folder, `RUN` = `OUTPUT/RUN_ID`:
     RUN/loss.png           the loss as a picture, written at the end
     RUN/export/            what `export` makes
 
-Who does what: `config` and `presets` decide, `data` prepares, `plan` predicts, `model` loads, `loop` trains,
-`step` does one optimizer step, `checkpoint` keeps, `metrics` and `trackers` tell, `export` ships.
+Who does what: `config` and `presets` decide, `data` prepares, `plan` predicts from `shape`, `model` loads, `loop`
+trains, `step` does one optimizer step, `recompute` sets what layers keep for it, `checkpoint` keeps, `metrics` and
+`trackers` tell, `export` ships.
 Nothing here imports torch at import time; `--help`, `--dry-run` and `data check` never do.
 """

@@ -45,6 +45,8 @@ class State:
     """Sequences of this epoch's order that are used up."""
     micro: int = 0
     """Sequences a micro-batch, smaller than planned after running out of memory."""
+    level: str = ""
+    """What layers recompute where running out of memory raised it above the plan's."""
     tokens: int = 0
     seconds: float = 0.0
     best_loss: float | None = None

@@ -76,7 +76,9 @@ class OptimizerConfig(_Section):
 class MemoryConfig(_Section):
     """What trades memory for time; `auto` lets the plan decide."""
 
-    checkpointing: Literal["auto", "off", "full"] = "auto"
+    checkpointing: Literal["auto", "off", "selective", "full", "offload"] = Field(
+        default="auto", description="what layers recompute: nothing, all but products, all; offload: inputs wait in RAM"
+    )
     resident: Literal["auto", "on", "off"] = Field(default="auto", description="keep the base dequantised as well")
     attention: Literal["auto", "eager", "sdpa", "flex_attention"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"

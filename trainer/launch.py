@@ -19,7 +19,8 @@ from .data.template import ChatTokenizer
 from .errors import ConfigError, HubTokenMissing, HubUnreachable, NoGpu
 from .export import architecture, vocabulary
 from .export.errors import UnsupportedExport
-from .plan import Plan, Shape, Work
+from .plan import Plan, Work
+from .shape import Shape
 
 Show = Callable[["Prepared"], None]
 BY_PLAN = ("batch.micro", "batch.accumulation", "memory.")

@@ -135,10 +135,12 @@ class _Loop:
             micro=state.micro,
             pad_id=self.job.tokenizer.pad_id,
             chunk=config.memory.loss_chunk,
-            on_shrink=lambda micro: self._say(
-                f"Out of memory at step {state.step}: going on with a micro-batch of {micro}, same effective batch."
+            on_retry=lambda micro, level: self._say(
+                f"Out of memory at step {state.step}: going on with a micro-batch of {micro} and recomputing "
+                f"'{level}', same effective batch."
             ),
         )
+        state.level = self.trainable.layers.level
         loss = self._share(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.trainable.parameters, config.optimizer.clip)
         for group in self.optimizer.param_groups:
@@ -288,6 +290,8 @@ class _Loop:
         self.optimizer.load_state_dict(dict(loaded.optimizer))
         for name, value in vars(loaded.state).items():
             setattr(self.state, name, value)
+        if self.state.level:
+            self.trainable.layers.set(self.state.level)
         if self.rank < len(loaded.rng):
             checkpoint.set_random_state(loaded.rng[self.rank])
         self.tokens_logged, self.clock = self.state.tokens, time.monotonic()

@@ -7,7 +7,6 @@ load_trained(run)                              base and trained adapter of a fin
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from . import hub
 from .config import ModelConfig, TrainConfig
 from .errors import NoGpu, UnsupportedModel, VocabularyMismatch
 from .kernels.frozen_head_ce import frozen_head_ce
+from .recompute import Layers
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -133,6 +133,8 @@ class Trainable:
     parameters: tuple[nn.Parameter, ...]
     device: torch.device
     compute: torch.dtype
+    layers: Layers
+    """What the decoder's layers recompute; a step that runs out of memory may change it."""
 
     def loss(self, ids: Tensor, positions: Tensor, rows: Tensor, targets: Tensor, chunk: int) -> Tensor:
         """The summed loss of a micro-batch.
@@ -189,14 +191,11 @@ def prepare(config: TrainConfig, folder: Path, device: torch.device, tokenizer_s
     model = attach(base, config)
     decoder = base.get_decoder()
     _check_head(base, decoder, head.weight, softcap)
-    if config.memory.checkpointing == "full":
-        _recompute_layers(decoder)
-    if config.memory.compile == "on":
-        for layer in decoder.layers:
-            layer.compile()
+    level = "off" if config.memory.checkpointing == "auto" else config.memory.checkpointing
+    layers = Layers(decoder.layers, level, rank=config.lora.rank, compiled=config.memory.compile == "on")
     parameters = tuple(p for p in model.parameters() if p.requires_grad)
     compute = getattr(torch, config.model.compute)
-    return Trainable(model, decoder, head.weight, softcap, parameters, device, compute)
+    return Trainable(model, decoder, head.weight, softcap, parameters, device, compute, layers)
 
 
 def make_resident(model: nn.Module) -> None:
@@ -228,14 +227,6 @@ def _keep_packing(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
-
-
-def _recompute_layers(decoder: Any) -> None:
-    """Keep only each layer's input and compute the rest again in the backward pass."""
-    from torch.utils.checkpoint import checkpoint
-
-    for layer in decoder.layers:
-        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
 
 
 @torch.no_grad()

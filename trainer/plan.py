@@ -5,19 +5,19 @@
 
 Pure functions of the model's config.json, the settings and the card. Memory is in bytes, printed in GiB. The formulas
 count what our own loop does: NF4 weights in blocks of 64 with doubly quantised scales, a bf16 embedding that is the
-head as well, fp32 adapters and their gradients, layer inputs kept where a layer is recomputed, and a loss head that
-holds `loss_chunk` x vocabulary at a time. Operations per token leave out weight gradients of the frozen base.
+head as well, fp32 adapters and their gradients, what the level of recomputing keeps of each layer (`recompute`), and a
+loss head that holds `loss_chunk` x vocabulary at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from .cards import GIB, Card
 from .config import TrainConfig
-from .errors import DoesNotFit, UnsupportedModel
+from .errors import DoesNotFit
+from .shape import Shape
 
 NF4_BYTES = 0.5 + (1 / 64) * (1 + 4 / 256)
 """Bytes a parameter: 4 bits, one 8-bit scale a block of 64, one fp32 scale of scales for each 256 blocks."""
@@ -31,80 +31,10 @@ EFFICIENCY = 0.4
 """The share of a card's peak that the estimate of time assumes. An assumption: the run measures the real one."""
 LAUNCH_SECONDS = 0.055
 """Time to launch a micro-step's kernels without compilation: the floor for small micro-batches."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a decoder-only transformer with gated feed-forward layers, as config.json names them."""
-
-    vocab: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    feed_forward: int
-    tied: bool = True
-    softcap: bool = False
-    """Attention logits are soft-capped, which fused attention must know how to do."""
-    context: int = 8192
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> Shape:
-        """From a config.json; the text part of a multimodal one. Raises UnsupportedModel for other designs."""
-        text = config.get("text_config") or config
-        kind = config.get("model_type", "unknown")
-        if text.get("num_local_experts") or text.get("num_experts"):
-            raise UnsupportedModel(f"Unsupported model, mixture of experts '{kind}'. Use a dense model.")
-        try:
-            hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-            return cls(
-                vocab=int(text["vocab_size"]),
-                hidden=hidden,
-                layers=int(text["num_hidden_layers"]),
-                heads=heads,
-                kv_heads=int(text.get("num_key_value_heads") or heads),
-                head_dim=int(text.get("head_dim") or hidden // heads),
-                feed_forward=int(text["intermediate_size"]),
-                tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", "gemma" in kind))),
-                softcap=bool(text.get("attn_logit_softcapping")),
-                context=int(text.get("max_position_embeddings") or 8192),
-            )
-        except KeyError as error:
-            raise UnsupportedModel(
-                f"Unsupported model, '{kind}' has no {error} in config.json. Use a decoder such as Gemma or Llama."
-            ) from None
-
-    @property
-    def linears(self) -> tuple[tuple[int, int], ...]:
-        """(in, out) of each linear layer of one block: q, k, v, o, gate, up, down."""
-        query, key = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        h, ff = self.hidden, self.feed_forward
-        return (h, query), (h, key), (h, key), (query, h), (h, ff), (h, ff), (ff, h)
-
-    @property
-    def body(self) -> int:
-        """Parameters of all blocks' linear layers: what NF4 holds."""
-        return self.layers * sum(i * o for i, o in self.linears)
-
-    @property
-    def embedding(self) -> int:
-        """Parameters of the embedding, and of the head."""
-        return self.vocab * self.hidden
-
-    def adapters(self, rank: int) -> int:
-        """LoRA parameters on all linear layers."""
-        return self.layers * sum(rank * (i + o) for i, o in self.linears)
-
-    def flops(self, rank: int, length: int, *, checkpointing: bool, supervised: float = 1.0) -> float:
-        """Operations a token of training on sequences of `length`; `supervised`: share that meets the head."""
-        attention = 2 * length * self.heads * self.head_dim * self.layers  # causal forward, windows ignored
-        adapters = self.adapters(rank)
-        if checkpointing:
-            body, lora, attend = 6 * self.body, 8 * adapters, 4.5 * attention
-        else:
-            body, lora, attend = 4 * self.body, 6 * adapters, 3.5 * attention
-        return body + lora + attend + 4 * self.embedding * supervised
+LINK = 12e9
+"""Bytes a second between card and host, one way, for layer inputs that wait in the host's memory: PCIe 4 at half."""
+LEVELS = ("off", "selective", "full", "offload")
+"""What layers recompute in the backward pass, each level with less memory and more time than the one before."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +52,8 @@ class Plan:
 
     micro: int
     accumulation: int
-    checkpointing: bool
+    level: str
+    """One of LEVELS."""
     resident: bool
     attention: str
     compile: bool
@@ -132,6 +63,8 @@ class Plan:
     card: Card | None
     seconds: float | None
     """Estimate for the whole run; None where the card's speed is not known."""
+    host: int = 0
+    """Bytes that wait in the host's memory, pinned."""
 
     @property
     def total(self) -> int:
@@ -144,7 +77,7 @@ def memory(
     config: TrainConfig,
     *,
     micro: int,
-    checkpointing: bool,
+    level: str,
     resident: bool,
     attention: str,
     loss_chunk: int,
@@ -153,16 +86,16 @@ def memory(
     length, rank = config.data.max_length, config.lora.rank
     tokens = micro * length
     adapters = shape.adapters(rank)
-    h, query, key = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    live_layer = tokens * (2 * (4 * h + 2 * (query + 2 * key) + query + 4 * shape.feed_forward) + 16 * h)
-    kept = 2 * shape.layers * tokens * h + live_layer if checkpointing else shape.layers * live_layer
+    kept = tokens * (shape.layers * shape.kept(rank, level) + (shape.live if level != "off" else 0))
+    if level == "offload":
+        kept += 2 * (2 * tokens * shape.hidden)  # one input on its way out, one on its way in
     scores = 12 * micro * shape.heads * length**2 if attention == "eager" else 0
     return {
         "weights": int(shape.body * (2 if resident else NF4_BYTES) + 2 * shape.embedding * (1 if shape.tied else 2)),
         "adapters": 8 * adapters,
         "optimizer": int(adapters * (2.06 if config.optimizer.name == "adamw_8bit" else 8)),
-        "activations": kept + scores * (1 if checkpointing else shape.layers),
-        "loss head": min(loss_chunk, tokens) * shape.vocab * HEAD_BYTES + tokens * h * 2,
+        "activations": kept + scores * (shape.layers if level == "off" else 1),
+        "loss head": min(loss_chunk, tokens) * shape.vocab * HEAD_BYTES + tokens * shape.hidden * 2,
         "reserve": RESERVE,
     }
 
@@ -185,7 +118,7 @@ def apply(config: TrainConfig, plan: Plan) -> TrainConfig:
     """The configuration with the plan's choices in place of `auto`."""
     memory_settings = config.memory.model_copy(
         update={
-            "checkpointing": "full" if plan.checkpointing else "off",
+            "checkpointing": plan.level,
             "resident": "on" if plan.resident else "off",
             "attention": plan.attention,
             "compile": "on" if plan.compile else "off",
@@ -205,14 +138,14 @@ def _plans(config: TrainConfig, shape: Shape, card: Card | None, work: Work | No
     effective = config.batch.micro * config.batch.accumulation
     micros = [m for m in range(config.batch.micro, 0, -1) if effective % m == 0]
     for micro in micros:
-        for checkpointing in _choices(asked.checkpointing, {"off": False, "full": True}):
-            for resident in _choices(asked.resident, {"off": False, "on": True}):
+        for level in LEVELS if asked.checkpointing == "auto" else (asked.checkpointing,):
+            for resident in (False, True) if asked.resident == "auto" else (asked.resident == "on",):
                 for chunk in (c for c in (asked.loss_chunk, 256, 64) if c <= asked.loss_chunk):
                     parts = memory(
                         shape,
                         config,
                         micro=micro,
-                        checkpointing=checkpointing,
+                        level=level,
                         resident=resident,
                         attention=attention,
                         loss_chunk=chunk,
@@ -220,13 +153,13 @@ def _plans(config: TrainConfig, shape: Shape, card: Card | None, work: Work | No
                     flops = shape.flops(
                         config.lora.rank,
                         config.data.max_length,
-                        checkpointing=checkpointing,
+                        level=level,
                         supervised=work.supervised if work else 1.0,
                     )
                     plan = Plan(
                         micro,
                         effective // micro,
-                        checkpointing,
+                        level,
                         resident,
                         attention,
                         compiled,
@@ -235,24 +168,27 @@ def _plans(config: TrainConfig, shape: Shape, card: Card | None, work: Work | No
                         flops,
                         card,
                         None,
+                        _waiting(shape, micro * config.data.max_length) if level == "offload" else 0,
                     )
                     if work and card is not None and card.tflops:
                         plan = replace(plan, seconds=work.tokens * _seconds_a_token(plan, config, card))
                     yield plan
 
 
-def _choices(asked: str, meaning: Mapping[str, bool]) -> list[bool]:
-    return list(meaning.values()) if asked == "auto" else [meaning[asked]]
+def _waiting(shape: Shape, tokens: int) -> int:
+    """Bytes of all layers' inputs, in bf16."""
+    return 2 * shape.layers * tokens * shape.hidden
 
 
 def _seconds_a_token(plan: Plan, config: TrainConfig, card: Card | None) -> float:
     """Orders plans, and estimates time where the card's peak is known."""
     peak = 1e12 * ((card.tflops if card else None) or 100)
     tokens = plan.micro * config.data.max_length
-    launch = LAUNCH_SECONDS * (0.5 if plan.compile else 1)
+    launch = LAUNCH_SECONDS * (0.5 if plan.compile else 1.5 if plan.level == "selective" else 1)
     dequantise = 0.0 if plan.resident else 0.05 * plan.flops_per_token / (peak * EFFICIENCY)
     small_chunks = 1 + 0.02 * (plan.loss_chunk < 1024) + 0.05 * (plan.loss_chunk < 256)
-    return (plan.flops_per_token / (peak * EFFICIENCY) + dequantise) * small_chunks + launch / tokens
+    moved = 2 * plan.host / LINK  # out and in again
+    return (plan.flops_per_token / (peak * EFFICIENCY) + dequantise) * small_chunks + (launch + moved) / tokens
 
 
 def _advice(config: TrainConfig, shape: Shape, card: Card, needed: int) -> str:
@@ -275,7 +211,7 @@ def _advice(config: TrainConfig, shape: Shape, card: Card, needed: int) -> str:
             break
     if config.memory.attention == "eager":
         tries.append("--set memory.attention=auto")
-    if config.memory.checkpointing == "off":
+    if config.memory.checkpointing not in ("auto", "offload"):
         tries.append("--set memory.checkpointing=auto")
     if config.memory.resident == "on":
         tries.append("--set memory.resident=auto")

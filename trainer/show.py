@@ -11,6 +11,13 @@ from .cards import GIB
 if TYPE_CHECKING:
     from .launch import Prepared
 
+RECOMPUTE = {
+    "off": "nothing",
+    "selective": "all but products",
+    "full": "layers",
+    "offload": "layers, their inputs in the host's memory",
+}
+
 
 def show(prepared: Prepared, rows: int = 3) -> None:
     """Print configuration, data, rows and plan."""
@@ -31,12 +38,14 @@ def show(prepared: Prepared, rows: int = 3) -> None:
     plan = prepared.plan
     typer.echo("plan")
     typer.echo(
-        f"  micro-batch {plan.micro} x {plan.accumulation}, recompute layers {'yes' if plan.checkpointing else 'no'}, "
+        f"  micro-batch {plan.micro} x {plan.accumulation}, recompute {RECOMPUTE[plan.level]}, "
         f"resident base {'yes' if plan.resident else 'no'}, attention {plan.attention}, "
         f"loss chunk {plan.loss_chunk}"
     )
     for name, size in plan.parts.items():
         typer.echo(f"  {name:<12} {size / GIB:6.2f} GiB")
+    if plan.host:
+        typer.echo(f"  {plan.host / GIB:.2f} GiB more of the host's memory")
     if plan.card is None:
         typer.echo(f"  {'total':<12} {plan.total / GIB:6.2f} GiB (on the CPU: the reserve is not needed)")
         typer.echo("  no card here: this is a run on the CPU; --card rtx-4090 --dry-run plans for a card")

@@ -2,7 +2,7 @@
 
 The loss of a micro-batch is a sum over its tokens divided by the tokens of the whole step, so splitting a step
 differently gives the same gradient. That is what makes running out of memory harmless: drop the gradients, halve the
-micro-batch, put the random states back, and do the same step again.
+micro-batch (at one sequence: let layers recompute more), put the random states back, and do the same step again.
 """
 
 from __future__ import annotations
@@ -78,12 +78,13 @@ def accumulate(
     micro: int,
     pad_id: int,
     chunk: int,
-    on_shrink: Callable[[int], None],
+    on_retry: Callable[[int, str], None],
 ) -> tuple[Tensor, int]:
     """Add up the gradients of one step's sequences; return the mean loss (on the device) and the micro-batch used.
 
-    `denominator`: learned tokens of the whole step, over all processes. `on_shrink` hears each smaller size. Raises
-    OutOfMemory when one sequence alone does not fit.
+    `denominator`: learned tokens of the whole step, over all processes. After running out of memory the step is done
+    again with half the micro-batch, at one sequence with the next level of `trainable.layers`; `on_retry` hears both.
+    Raises OutOfMemory when one sequence does not fit at the last level.
     """
     before = checkpoint.random_state()
     while True:
@@ -96,10 +97,12 @@ def accumulate(
                 total += loss.detach()
             return total, micro
         except torch.OutOfMemoryError as error:
-            if micro == 1:
+            level = trainable.layers.stronger()
+            if micro == 1 and level is None:
                 raise OutOfMemory(
-                    "Out of memory with a micro-batch of one sequence. Try --set memory.checkpointing=full, "
-                    f"--set data.max_length={max(8, _longest(dataset, groups) // 2)}, or a smaller model."
+                    "Out of memory with a micro-batch of one sequence and layers recomputed. Try "
+                    f"--set data.max_length={max(8, _longest(dataset, groups) // 2)}, --set memory.loss_chunk=64, "
+                    "or a smaller model."
                 ) from error
         # Outside the handler: the traceback holds the failed micro-batch's tensors.
         for parameter in trainable.parameters:
@@ -108,8 +111,11 @@ def accumulate(
         if trainable.device.type == "cuda":
             torch.cuda.empty_cache()
         checkpoint.set_random_state(before)
-        micro = max(1, micro // 2)
-        on_shrink(micro)
+        if micro > 1:
+            micro //= 2
+        elif level is not None:
+            trainable.layers.set(level)
+        on_retry(micro, trainable.layers.level)
 
 
 def batch_loss(trainable: Trainable, batch: Batch, chunk: int) -> Tensor:

@@ -77,7 +77,7 @@ class TestDryRun:
         """Its own exit status, and a length that would fit."""
         done = run("train", "--dry-run", "--model", "gemma-9b", "--card", "8gb")
         assert done.exit_code == 4
-        assert "--set data.max_length=512" in done.stderr
+        assert "--set data.max_length=1024" in done.stderr
 
     def test_leaves_nothing(self, tmp_path: Path) -> None:
         """A dry run writes no run folder."""

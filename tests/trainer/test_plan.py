@@ -7,7 +7,8 @@ import pytest
 from trainer import cards, plan, presets
 from trainer.config import TrainConfig, resolve
 from trainer.errors import ConfigError, DoesNotFit, UnsupportedModel
-from trainer.plan import Shape, Work
+from trainer.plan import LEVELS, Work
+from trainer.shape import Shape
 
 
 def shape(name: str) -> Shape:
@@ -34,8 +35,8 @@ class TestOperations:
         assert sizes.body / 1e9 == pytest.approx(body, abs=5e-4)
         assert sizes.embedding / 1e9 == pytest.approx(head, abs=5e-4)
         assert sizes.adapters(16) / 1e6 == pytest.approx(adapters, abs=0.05)
-        assert sizes.flops(16, 2048, checkpointing=True) / 1e9 == pytest.approx(recompute, rel=0.01)
-        assert sizes.flops(16, 2048, checkpointing=False) / 1e9 == pytest.approx(keep, rel=0.01)
+        assert sizes.flops(16, 2048, level="full") / 1e9 == pytest.approx(recompute, rel=0.01)
+        assert sizes.flops(16, 2048, level="off") / 1e9 == pytest.approx(keep, rel=0.01)
 
     @pytest.mark.parametrize(
         ("name", "length", "gflop"),
@@ -43,7 +44,7 @@ class TestOperations:
     )
     def test_golden_lengths(self, name: str, length: int, gflop: float) -> None:
         """Attention grows with the sequence, the rest does not."""
-        assert shape(name).flops(16, length, checkpointing=True) / 1e9 == pytest.approx(gflop, rel=0.01)
+        assert shape(name).flops(16, length, level="full") / 1e9 == pytest.approx(gflop, rel=0.01)
 
 
 class TestMemory:
@@ -57,7 +58,7 @@ class TestMemory:
             shape(name),
             settings(name),
             micro=4,
-            checkpointing=True,
+            level="full",
             resident=False,
             attention="flex_attention",
             loss_chunk=1024,
@@ -71,14 +72,32 @@ class TestMemory:
         """The resident base adds 3.0 GB net, fp32 moments 0.12, eager attention 1.6 GB a layer, kept layers 30."""
 
         def total(**changes: object) -> float:
-            choices = {"micro": 4, "checkpointing": True, "resident": False, "attention": "sdpa", "loss_chunk": 256}
+            choices = {"micro": 4, "level": "full", "resident": False, "attention": "sdpa", "loss_chunk": 256}
             config = settings("gemma-2b", f"optimizer.name={changes.pop('optimizer', 'adamw_8bit')}")
             return sum(plan.memory(shape("gemma-2b"), config, **{**choices, **changes}).values()) / 1e9  # type: ignore[arg-type]
 
         assert total(resident=True) - total() == pytest.approx(3.0, abs=0.05)
         assert total(optimizer="adamw") - total() == pytest.approx(0.12, abs=0.01)
         assert total(attention="eager") - total() == pytest.approx(1.6, abs=0.05)
-        assert total(checkpointing=False) - total() == pytest.approx(30, abs=2)
+        assert total(level="off") - total() == pytest.approx(30, abs=2)
+
+    @pytest.mark.parametrize(
+        ("name", "off", "selective", "full", "gflop"),
+        [
+            ("gemma-2b", 149_504, 63_232, 4_608, 11.36),
+            ("gemma-9b", 241_664, 103_712, 7_168, 39.8),
+            ("gemma-3-1b", 91_136, 39_920, 2_304, 4.5),
+        ],
+    )
+    def test_golden_levels(self, name: str, off: int, selective: int, full: int, gflop: float) -> None:
+        """Bytes a token and layer (worked out by hand at rank 16), and what selective recomputing costs: next to none.
+
+        selective, 2b: 2 x (2304 + q 2048 + k, v 2 x 1024 + o 2304 + gate, up 2 x 9216 + down 2304 + 7 x 16
+        + attention 2048) + 4 x 8.
+        """
+        sizes = shape(name)
+        assert [sizes.kept(16, level) for level in LEVELS] == [off, selective, full, 0]
+        assert sizes.flops(16, 2048, level="selective") / 1e9 == pytest.approx(gflop, rel=0.01)
 
 
 class TestChoices:
@@ -95,14 +114,31 @@ class TestChoices:
         """Only what is `auto` is chosen."""
         config = settings("gemma-2b", "memory.checkpointing=full", "memory.resident=off", "memory.attention=eager")
         found = plan.make_plan(config, shape("gemma-2b"), cards.by_name("h200"))
-        assert (found.checkpointing, found.resident, found.attention) == (True, False, "eager")
+        assert (found.level, found.resident, found.attention) == ("full", False, "eager")
 
     def test_plenty_of_memory_is_used_for_speed(self) -> None:
-        """With room, no layer is recomputed and the base is kept dequantised; with little, neither."""
+        """With room, no layer is recomputed and the base is kept dequantised; with little, the other way round."""
         large = plan.make_plan(settings("gemma-2b"), shape("gemma-2b"), cards.by_name("h200"))
         small = plan.make_plan(settings("gemma-2b"), shape("gemma-2b"), cards.by_name("6gb"))
-        assert (large.checkpointing, large.resident, large.micro) == (False, True, 4)
-        assert (small.checkpointing, small.resident) == (True, False)
+        assert (large.level, large.resident, large.micro) == ("off", True, 4)
+        assert (small.level, small.resident) == ("full", False)
+
+    def test_levels_are_stages_between(self) -> None:
+        """As the card grows, a 9B run at a length of 8192 goes from inputs in the host's memory to keeping all."""
+        config = settings("gemma-9b", "data.max_length=8192", "memory.resident=off", "batch.micro=1")
+        sizes = shape("gemma-9b")
+        found = [plan.make_plan(config, sizes, cards.by_name(f"{gb}gb")) for gb in (11, 16, 48, 96)]
+        assert [f.level for f in found] == ["offload", "full", "selective", "off"]
+        assert [f.host for f in found] == [2 * 42 * 8192 * 3584, 0, 0, 0]
+        assert all(f.total <= f.card.usable for f in found if f.card)
+
+    def test_a_level_can_be_asked_for(self) -> None:
+        """Each level by its name, also one that costs time without need."""
+        for level in LEVELS:
+            config = settings("gemma-2b", f"memory.checkpointing={level}", "batch.micro=1")
+            found = plan.make_plan(config, shape("gemma-2b"), cards.by_name("h200"))
+            assert found.level == level
+            assert plan.apply(config, found).memory.checkpointing == level
 
     def test_fused_attention_follows_the_soft_cap(self) -> None:
         """Gemma 2 caps attention logits, which only flex attention does on a card; Gemma 3 takes sdpa."""
@@ -114,10 +150,10 @@ class TestChoices:
     def test_advice_when_nothing_fits(self) -> None:
         """The error says what is needed, what is there, and a length that fits (tried, not guessed)."""
         config = settings("gemma-9b")
-        with pytest.raises(DoesNotFit, match=r"needs 8\.\d GiB at least.*data\.max_length=512") as caught:
+        with pytest.raises(DoesNotFit, match=r"needs 7\.5 GiB at least.*data\.max_length=1024") as caught:
             plan.make_plan(config, shape("gemma-9b"), cards.by_name("8gb"))
         assert caught.value.exit_code == 4
-        shorter = settings("gemma-9b", "data.max_length=512")
+        shorter = settings("gemma-9b", "data.max_length=1024")
         assert plan.make_plan(shorter, shape("gemma-9b"), cards.by_name("8gb")).total < 8 * cards.GIB
 
     def test_memory_that_others_hold_is_named(self) -> None:

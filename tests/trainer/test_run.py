@@ -1,4 +1,4 @@
-"""Whole runs on the smallest base: learning, exact resume, guards, signals, several processes, what is left behind."""
+"""Whole runs on the smallest base: learning, exact resume, signals, several processes, what is left behind."""
 
 from __future__ import annotations
 
@@ -16,28 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from trainer import checkpoint, metrics, model, status, step
-from trainer.errors import Diverged, RunBusy, RunChanged, Stopped, VocabularyMismatch
+from tests.trainer.left_behind import adapter, cut_back, losses
+from trainer import checkpoint, metrics, model, status
+from trainer.errors import RunBusy, RunChanged, Stopped
 from trainer.loop import train
 
 pytestmark = pytest.mark.long
-
-
-def adapter(run: Path) -> bytes:
-    return (run / "adapter" / "adapter_model.safetensors").read_bytes()
-
-
-def losses(run: Path) -> dict[int, float]:
-    return {int(r["step"]): r["loss"] for r in metrics.read(run / "metrics.jsonl") if "loss" in r}
-
-
-def cut_back(run: Path, to: int) -> None:
-    """Leave the run as a power cut after step `to`'s checkpoint would, with later measurements logged."""
-    for folder in checkpoint.folders(run / "checkpoints"):
-        if int(folder.name[5:]) > to:
-            shutil.rmtree(folder)
-    shutil.rmtree(run / "adapter")
-    (run / "loss.png").unlink()
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -217,81 +201,6 @@ class TestInterruption:
         with status.only_one(trained), pytest.raises(RunBusy, match="another --run-id") as caught:
             train(prepare(trained, "lora.rank=64", "eval.every=4"))
         assert caught.value.exit_code == 15
-
-
-class TestGuards:
-    @pytest.mark.parametrize("bad", [float("nan"), 1e6])
-    def test_a_broken_step_is_rolled_back_and_left_out(
-        self, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float
-    ) -> None:
-        """A loss that is no number, or far above the last ones, leaves no trace but the missing batch."""
-        real = step.accumulate
-        calls: list[int] = []
-
-        def poisoned(trainable: Any, *args: Any, **kwargs: Any) -> Any:
-            loss, micro = real(trainable, *args, **kwargs)
-            calls.append(1)
-            if len(calls) == 6:
-                for parameter in trainable.parameters:
-                    parameter.grad.fill_(bad)
-                return loss * bad, micro
-            return loss, micro
-
-        monkeypatch.setattr(step, "accumulate", poisoned)
-        run = tmp_path / "run"
-        state = train(prepare(run, "guard.window=3"))
-        assert (state.step, state.skipped, state.rollbacks) == (12, [6], 1)
-        assert list(losses(run)) == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12]
-        assert all(torch.isfinite(w).all() for w in load_file(run / "adapter" / "adapter_model.safetensors").values())
-        assert "rolled back to step 4" in (run / "train.log").read_text()
-
-    def test_a_run_that_stays_broken_ends(self, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """After the allowed roll-backs the error says what to change; the last checkpoint is sound."""
-        real = step.batch_loss
-        monkeypatch.setattr(step, "batch_loss", lambda *args: real(*args) * float("nan"))
-        run = tmp_path / "run"
-        with pytest.raises(Diverged, match=r"after 2 roll-backs\. Lower optimizer\.lr") as caught:
-            train(prepare(run, "guard.rollbacks=2"))
-        assert caught.value.exit_code == 13
-        weights = load_file(checkpoint.folders(run / "checkpoints")[-1] / "adapter_model.safetensors")
-        assert all(torch.isfinite(w).all() for w in weights.values())
-
-    def test_early_stopping_keeps_the_best(self, prepare: Any, tmp_path: Path) -> None:
-        """No progress for `patience` evaluations ends the run, with the best evaluation's adapter."""
-        run = tmp_path / "run"
-        sets = ("eval.every=1", "eval.patience=2", "eval.min_delta=0.5", "optimizer.lr=1e-9")
-        state = train(prepare(run, *sets))
-        assert (state.step, state.stopped_early, state.best_step) == (3, True, 1)
-        best = run / "checkpoints" / "step-0000001" / "adapter_model.safetensors"
-        assert adapter(run) == best.read_bytes()
-
-    def test_a_smaller_micro_batch_outlives_the_process(
-        self, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Running out of memory once shrinks the micro-batch for good, and is told in one line."""
-        real = step.batch_loss
-
-        def small_card(trainable: Any, batch: Any, chunk: int) -> Any:
-            if len(batch.ids) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return real(trainable, batch, chunk)
-
-        monkeypatch.setattr(step, "batch_loss", small_card)
-        run = tmp_path / "run"
-        train(prepare(run, "run.max_steps=4"))
-        loaded = checkpoint.load(run / "checkpoints")
-        assert loaded is not None
-        assert loaded.state.micro == 2
-        assert (run / "train.log").read_text().count("Out of memory") == 1
-
-    def test_a_tokenizer_of_another_model(self, prepare: Any, tmp_path: Path) -> None:
-        """More tokens than rows in the embedding is told before training, not as an index error on the card."""
-        from trainer import tiny
-
-        base = tiny.make(tmp_path / "base", hidden_size=64, intermediate_size=64, num_hidden_layers=1, vocab_size=512)
-        with pytest.raises(VocabularyMismatch, match="1024 tokens, 512 rows") as caught:
-            train(prepare(tmp_path / "run", base=base))
-        assert caught.value.exit_code == 9
 
 
 class TestBackup:

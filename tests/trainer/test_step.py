@@ -43,7 +43,7 @@ def gradient(trainable: Trainable, job: Any, groups: Any, micro: int, **more: An
         micro=micro,
         pad_id=0,
         chunk=64,
-        on_shrink=more.get("on_shrink", lambda micro: None),
+        on_retry=more.get("on_retry", lambda micro, level: None),
     )
     grads = [p.grad for p in trainable.parameters]
     assert all(g is not None for g in grads)
@@ -85,9 +85,10 @@ class TestInvariance:
         """Both only trade memory for time: the gradients are equal bit by bit."""
         groups = job.dataset.train[:4]
         plain, _, _ = gradient(trainable, job, groups, 2)
-        for setting in ("memory.checkpointing=full", "memory.resident=on"):
-            other = prepare(tmp_path / setting[-4:], "lora.rank=4", setting)
-            found, _, _ = gradient(trainable_of(other), other, groups, 2)
+        levels = [f"memory.checkpointing={level}" for level in ("selective", "full", "offload")]
+        for setting in (*levels, "memory.resident=on"):
+            other = prepare(tmp_path / setting.partition("=")[2], "lora.rank=4", setting)
+            found, _, _ = gradient(trainable_of(other), other, groups, 2)  # on quantised weights
             assert torch.equal(found, plain), setting
 
 
@@ -98,7 +99,7 @@ class TestOutOfMemory:
         """After running out of memory half-way, the step's gradient is what it would have been, in halves."""
         groups = job.dataset.train[:8]
         expected, _, _ = gradient(trainable, job, groups, 2)
-        real, calls, shrunk = step.batch_loss, [], []
+        real, calls, heard = step.batch_loss, [], []
 
         def small_card(trainable: Trainable, batch: step.Batch, chunk: int) -> torch.Tensor:
             calls.append(len(batch.ids))
@@ -107,17 +108,41 @@ class TestOutOfMemory:
             return real(trainable, batch, chunk)
 
         monkeypatch.setattr(step, "batch_loss", small_card)
-        found, _, used = gradient(trainable, job, groups, 4, on_shrink=shrunk.append)
-        assert (calls, used, shrunk) == ([4, 4, 2, 2, 2, 2], 2, [2])
+        found, _, used = gradient(trainable, job, groups, 4, on_retry=lambda *said: heard.append(said))
+        assert (calls, used, heard) == ([4, 4, 2, 2, 2, 2], 2, [(2, "off")])
         assert torch.equal(found, expected)
 
+    def test_at_one_row_layers_recompute_more(
+        self, trainable: Trainable, job: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same step again level by level until it fits, with the gradient that it would have had."""
+        groups = job.dataset.train[:4]
+        expected, _, _ = gradient(trainable, job, groups, 1)
+        real, heard = step.batch_loss, []
+
+        def small_card(trainable: Trainable, batch: step.Batch, chunk: int) -> torch.Tensor:
+            if len(batch.ids) > 1 or trainable.layers.level in ("off", "selective"):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(trainable, batch, chunk)
+
+        monkeypatch.setattr(step, "batch_loss", small_card)
+        try:
+            found, _, used = gradient(trainable, job, groups, 2, on_retry=lambda *said: heard.append(said))
+            assert (used, heard) == (1, [(1, "off"), (1, "selective"), (1, "full")])
+            assert torch.equal(found, expected)
+        finally:
+            trainable.layers.set("off")
+
     def test_one_row_that_does_not_fit(self, trainable: Trainable, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """At a micro-batch of one there is only advice left."""
+        """At a micro-batch of one and the last level there is only advice left."""
 
         def no_card(*_: Any) -> torch.Tensor:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
         monkeypatch.setattr(step, "batch_loss", no_card)
-        with pytest.raises(OutOfMemory, match=r"one sequence.*data\.max_length=") as caught:
-            gradient(trainable, job, job.dataset.train[:4], 4)
+        try:
+            with pytest.raises(OutOfMemory, match=r"one sequence and layers recomputed.*data\.max_length=") as caught:
+                gradient(trainable, job, job.dataset.train[:4], 4)
+        finally:
+            trainable.layers.set("off")
         assert caught.value.exit_code == 14
