@@ -117,6 +117,19 @@ def test_an_image_that_was_removed_is_exported_again(name: str, tmp_path: Path) 
         assert (digest(name) == before) == (content == "x")
 
 
+def test_a_store_that_lacks_a_noted_layer_gets_all_of_them(name: str, tmp_path: Path) -> None:
+    """The image is there and one of its layers is not, as after a clean-up of content: nothing is left out then."""
+    exported(name, "one", KEPT)
+    path = tmp_path / "cache" / "exports.json"
+    notes = json.loads(path.read_text())
+    [note] = notes["images"].values()
+    note[-1] = {before: [f"sha256:{uuid4().hex * 2}", size] for before, (_, size) in note[-1].items()}
+    path.write_text(json.dumps(notes))
+    exported(name, "two", KEPT)
+    found = files(name, tmp_path / "image.tar")
+    assert (found["kept"][0], found["f"][0]) == (bytes(3_000_000), b"two")
+
+
 def test_layers_that_differ_in_times_only_are_one(name: str, tmp_path: Path) -> None:
     """A step that ran at another time leaves the same layers, dated as the image is."""
     base = FROM + 'withLabel(name:"org.opencontainers.image.created", value:"2026-01-02T03:04:05Z"){'
