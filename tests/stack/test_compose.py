@@ -151,6 +151,18 @@ def test_logs_to_search_add_two_services_and_what_grafana_asks_them(mode: str) -
     assert nested == [], "the engine cannot make a place for a mount inside of one that is read-only"
 
 
+def test_an_ollama_of_ones_own_is_asked_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/install.md says for machines whose containers reach no card."""
+    own = "http://host.docker.internal:11434"
+    monkeypatch.setenv("AGENT_LOOP_OLLAMA_URL", own)
+    named = config.__wrapped__("prod")["services"]
+    assert named["agent"]["environment"]["AGENT_LOOP_OLLAMA_URL"] == own
+    assert named["backup"]["environment"]["OLLAMA_URL"] == own
+    monkeypatch.delenv("AGENT_LOOP_OLLAMA_URL")
+    services = config.__wrapped__("prod")["services"]
+    assert services["agent"]["environment"]["AGENT_LOOP_OLLAMA_URL"] == "http://ollama:11434"
+
+
 @pytest.mark.parametrize("mode", ["dev", "prod", "prod logs"])
 def test_a_collector_can_tell_the_services_apart(mode: str) -> None:
     """Every service's log lines carry project and service, which is all that the collector goes by."""
