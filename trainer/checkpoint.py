@@ -18,7 +18,6 @@ import hashlib
 import json
 import os
 import platform
-import random
 import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -217,32 +216,13 @@ def clean_unfinished(root: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def random_state() -> dict[str, Any]:
-    """This process's random states, in types that load without running code."""
-    import numpy as np
-    import torch
-
-    legacy: Any = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": (str(legacy[0]), legacy[1].tolist(), int(legacy[2]), int(legacy[3]), float(legacy[4])),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_state(saved: Mapping[str, Any]) -> None:
-    """Put the random states back."""
-    import numpy as np
-    import torch
-
-    version, internal, gauss = saved["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = saved["numpy"]
-    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(saved["torch"])
-    if saved["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(saved["cuda"])
+def publish(source: Path, adapter: Path) -> None:
+    """Put a checkpoint's adapter where exports and PEFT look for it."""
+    adapter.mkdir(exist_ok=True)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        temporary = adapter / f".{name}"
+        temporary.write_bytes((source / name).read_bytes())
+        temporary.replace(adapter / name)
 
 
 @contextmanager

@@ -20,14 +20,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from . import cards, checkpoint, metrics, model, status, step, trackers
+from . import checkpoint, metrics, model, randomness, status, step, trackers
 from .checkpoint import Identity, State
 from .errors import Diverged, Stopped
 from .interruption import Stop, wish_to_stop
 from .journal import say
 from .launch import Job
+from .meter import Meter
 from .optimizer import learning_rate, make_optimizer, total_steps
 from .plan import GIB
+from .processes import Processes
 from .samples import Samples
 
 
@@ -39,32 +41,35 @@ def train(job: Job) -> State:
     """
     with ExitStack() as stack:
         device = model.pick_device(job.config.run.device)
-        accelerator = Accelerator(cpu=device.type == "cpu")
-        if accelerator.is_main_process:
+        processes = Processes(Accelerator(cpu=device.type == "cpu"))
+        if processes.main:
             stack.enter_context(status.only_one(job.run))
             status.forget_stop(job.run)
             checkpoint.clean_unfinished(job.run / "checkpoints")
         stop = stack.enter_context(wish_to_stop(job.run))
-        return _Loop(job, accelerator, stop, stack).run()
+        return _Loop(job, processes, stop, stack).run()
 
 
 class _Loop:
-    def __init__(self, job: Job, accelerator: Accelerator, stop: Stop, stack: ExitStack) -> None:
+    def __init__(self, job: Job, processes: Processes, stop: Stop, stack: ExitStack) -> None:
         self.job, self.config, self.dataset = job, job.config, job.dataset
-        self.accelerator, self.stop = accelerator, stop
-        self.rank, self.processes = accelerator.process_index, accelerator.num_processes
+        self.processes, self.main, self.stop = processes, processes.main, stop
         self.checkpoints = job.run / "checkpoints"
-        self.identity = Identity(self.config, self.dataset.digest, self.dataset.facts.file_hash, self.processes)
-        self.total = total_steps(self.config, len(self.dataset.train), self.processes)
+        self.identity = Identity(self.config, self.dataset.digest, self.dataset.facts.file_hash, processes.count)
+        self.total = total_steps(self.config, len(self.dataset.train), processes.count)
         self._status("starting")
-        self.trainable = model.prepare(self.config, job.base, accelerator.device, job.tokenizer.size)
+        self.meter = Meter(job.plan, processes.device, processes=processes.count, total=self.total)
+        self.trainable = model.prepare(self.config, job.base, processes.device, job.tokenizer.size)
         self.trainable.model.train()
         self.optimizer = make_optimizer(self.config, self.trainable)
         self.state = State(micro=self.config.batch.micro)
-        torch.manual_seed(self.config.run.seed + self.rank)  # dropout differs between processes
+        torch.manual_seed(self.config.run.seed + processes.rank)  # dropout differs between processes
         resumed = self._resume()
         self.jsonl = metrics.JsonLines(job.run / "metrics.jsonl") if self.main else None
-        self.metrics = metrics.Metrics(self._listeners())
+        shown = (
+            trackers.open_listeners(job.run, self.config, self.total, self.state.step, self._say) if self.main else []
+        )
+        self.metrics = metrics.Metrics([*([self.jsonl] if self.jsonl else []), *shown])
         stack.callback(self.metrics.close)
         looks = (self.config.eval.samples, self.config.eval.sample_tokens)
         self.samples = Samples(job.run, self.dataset, job.tokenizer, *looks)
@@ -73,33 +78,32 @@ class _Loop:
         if not resumed:
             self._save()
         self.sensor = metrics.GpuSensor()
-        self.peak = cards.peak_tflops(torch.cuda.get_device_name()) if accelerator.device.type == "cuda" else None
         self.pending: list[tuple[int, Tensor, Tensor]] = []
-        self.tokens_logged, self.clock, self.backup_clock = self.state.tokens, time.monotonic(), time.monotonic()
+        self.backup_clock = time.monotonic()
+        self.meter.restart(self.state.tokens)
         self.order: tuple[int, Any] = (-1, None)
-
-    @property
-    def main(self) -> bool:
-        """The one process that writes."""
-        return self.accelerator.is_main_process
 
     def run(self) -> State:
         config, state = self.config, self.state
         while state.step < self.total and not state.stopped_early:
+            self.meter.begin()
             self._step()
+            self._calibrate(self.meter.end(self.total - state.step))
             done = state.step
             last = done == self.total
             evaluating = bool(config.eval.every and self.dataset.eval) and (done % config.eval.every == 0 or last)
             saving = done % config.checkpoint.every == 0 or last
-            backing = config.checkpoint.backup is not None and self._backup_due()
-            stopping = bool(self.stop.name) and self.processes == 1
+            waited = time.monotonic() - self.backup_clock
+            due = waited >= config.checkpoint.backup_minutes * 60
+            backing = config.checkpoint.backup is not None and self.processes.anyone(due)
+            stopping = bool(self.stop.name) and self.processes.count == 1
             if not (evaluating or saving or backing or stopping or done % config.run.log_every == 0):
                 continue
             if not self._settle():
                 continue  # rolled back
             if evaluating:
                 saving |= self._evaluate()
-            stopping = self._anyone_stopping()
+            stopping = self.processes.anyone(bool(self.stop.name))
             if saving or stopping or state.stopped_early:
                 self._save()
             if backing and config.checkpoint.backup is not None:
@@ -115,7 +119,7 @@ class _Loop:
 
     def _step(self) -> None:
         config, state = self.config, self.state
-        size = config.batch.micro * config.batch.accumulation * self.processes
+        size = config.batch.micro * config.batch.accumulation * self.processes.count
         if self.order[0] != state.epoch:
             self.order = (state.epoch, self.dataset.order(state.epoch))
         groups = [self.dataset.train[i] for i in self.order[1][state.position : state.position + size]]
@@ -130,7 +134,7 @@ class _Loop:
         loss, state.micro = step.accumulate(
             self.trainable,
             self.dataset,
-            groups[self.rank :: self.processes],
+            groups[self.processes.rank :: self.processes.count],
             step.supervised_tokens(self.dataset, groups),
             micro=state.micro,
             pad_id=self.job.tokenizer.pad_id,
@@ -141,7 +145,7 @@ class _Loop:
             ),
         )
         state.level = self.trainable.layers.level
-        loss = self._share(loss)
+        loss = self.processes.add_up(self.trainable.parameters, loss)
         norm = torch.nn.utils.clip_grad_norm_(self.trainable.parameters, config.optimizer.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -149,17 +153,10 @@ class _Loop:
         self.optimizer.zero_grad()
         self.pending.append((state.step, loss, norm))
 
-    def _share(self, loss: Tensor) -> Tensor:
-        """Add up gradients and loss over all processes: one message a step, however its sequences were split."""
-        if self.processes == 1:
-            return loss
-        parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.trainable.parameters]
-        flat = torch.cat([*(g.flatten() for g in parts), loss.reshape(1)])
-        flat = self.accelerator.reduce(flat, "sum")
-        assert isinstance(flat, Tensor)
-        for parameter, grad in zip(self.trainable.parameters, flat[:-1].split([p.numel() for p in parts]), strict=True):
-            parameter.grad = grad.view_as(parameter)
-        return flat[-1]
+    def _calibrate(self, measured: tuple[str, float] | None) -> None:
+        if measured is not None:
+            self._say(measured[0])
+            self._status("running", seconds_left=measured[1])
 
     def _settle(self) -> bool:
         """Fetch the losses since last time; True when all are sound, else the run is rolled back."""
@@ -172,12 +169,8 @@ class _Loop:
                 self._roll_back(number, loss)
                 return False
             self.state.losses = [*self.state.losses, loss][-self.config.guard.window :]
-        now = time.monotonic()
-        seconds, tokens = now - self.clock, self.state.tokens - self.tokens_logged
-        self.state.seconds += seconds
-        self.clock, self.tokens_logged = now, self.state.tokens
-        left = (self.total - self.state.step) * seconds / len(pending)
-        rate = tokens / max(seconds, 1e-9)
+        measured = self.meter.record(self.state.tokens, len(pending), self.total - self.state.step)
+        self.state.seconds += measured.pop("seconds")
         record: dict[str, float] = {
             "step": self.state.step,
             "time": round(time.time(), 3),
@@ -186,17 +179,11 @@ class _Loop:
             "grad_norm": values[-1][1],
             "lr": float(self.optimizer.param_groups[0]["lr"]),
             "tokens": self.state.tokens,
-            "tokens_per_second": round(rate, 1),
-            "seconds_left": round(left, 1),
+            **measured,
             **self.sensor.read(),
         }
-        if self.accelerator.device.type == "cuda":
-            record["memory_gib"] = round(torch.cuda.max_memory_allocated() / GIB, 3)
-            torch.cuda.reset_peak_memory_stats()
-        if self.peak:
-            record["mfu"] = rate * self.job.plan.flops_per_token / (self.peak * 1e12 * self.processes)
         self.metrics.log(record)
-        self._status("running", loss=record["loss"], seconds_left=left)
+        self._status("running", loss=record["loss"], seconds_left=record["seconds_left"])
         return True
 
     def _broken(self, loss: float, norm: float) -> bool:
@@ -244,15 +231,11 @@ class _Loop:
             if settings.patience and state.bad_evals >= settings.patience:
                 state.stopped_early = True
                 self._say(f"No better than {state.best_loss:.4f} for {state.bad_evals} evaluations: stopping early.")
-        self.clock = time.monotonic()  # an evaluation is not training time
+        self.meter.restart(state.tokens)  # an evaluation is not training time
         return better
 
     def _save(self, root: Path | None = None) -> None:
-        rng: list[Any] = [checkpoint.random_state()]
-        if self.processes > 1:
-            from accelerate.utils import gather_object
-
-            rng = gather_object(rng)
+        rng = self.processes.gather(randomness.state())
         if self.main:
             root = root or self.checkpoints
             checkpoint.save(
@@ -266,7 +249,7 @@ class _Loop:
             )
             best = self.state.best_step if self.state.best_loss is not None else None
             checkpoint.prune(root, self.config.checkpoint.keep, best)
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
 
     def _resume(self) -> bool:
         loaded = checkpoint.load(self.checkpoints, "cpu")
@@ -292,50 +275,30 @@ class _Loop:
             setattr(self.state, name, value)
         if self.state.level:
             self.trainable.layers.set(self.state.level)
-        if self.rank < len(loaded.rng):
-            checkpoint.set_random_state(loaded.rng[self.rank])
-        self.tokens_logged, self.clock = self.state.tokens, time.monotonic()
+        if self.processes.rank < len(loaded.rng):
+            randomness.restore(loaded.rng[self.processes.rank])
+        self.meter.restart(self.state.tokens)
 
     def _finish(self) -> None:
         if not self.main:
             return
-        adapter = self.job.run / "adapter"
+        peak = self.meter.peak()
+        if peak is not None:
+            self._say(self.meter.compare(peak))
+            self.metrics.log(
+                {
+                    "step": self.state.step,
+                    "time": round(time.time(), 3),
+                    "peak_memory_gib": round(peak / GIB, 3),
+                    "planned_memory_gib": round(self.meter.planned / GIB, 3),
+                }
+            )
         source = self.checkpoints / f"step-{self.state.step:07d}"
         if self.config.eval.patience and self.state.best_loss is not None:
             source = self.checkpoints / f"step-{self.state.best_step:07d}"
-        adapter.mkdir(exist_ok=True)
-        for name in ("adapter_model.safetensors", "adapter_config.json"):
-            temporary = adapter / f".{name}"
-            temporary.write_bytes((source / name).read_bytes())
-            temporary.replace(adapter / name)
+        checkpoint.publish(source, self.job.run / "adapter")
         metrics.plot(metrics.read(self.job.run / "metrics.jsonl"), self.job.run / "loss.png")
         self._status("finished", message=f"adapter of step {source.name.removeprefix('step-').lstrip('0') or '0'}")
-
-    def _listeners(self) -> list[metrics.Listener]:
-        if self.jsonl is None:
-            return []
-        found: list[metrics.Listener] = [self.jsonl, metrics.Console(self.total, self.state.step)]
-        port = self.config.run.metrics_port
-        if port is not None:
-            prometheus = metrics.Prometheus(port, self.job.run.name)
-            self._say(f"Metrics on port {prometheus.port}.")
-            found.append(prometheus)
-        return [*found, *trackers.open_trackers(self.job.run, self.config, self.state.step, self._say)]
-
-    def _backup_due(self) -> bool:
-        due = time.monotonic() - self.backup_clock >= self.config.checkpoint.backup_minutes * 60
-        return self._anyone(due)
-
-    def _anyone_stopping(self) -> bool:
-        return self._anyone(bool(self.stop.name))
-
-    def _anyone(self, flag: bool) -> bool:
-        """Whether the flag is set in any process, so that all act alike."""
-        if self.processes == 1:
-            return flag
-        shared = self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum")
-        assert isinstance(shared, Tensor)
-        return bool(shared.item())
 
     def _status(self, state: str, **values: Any) -> None:
         if self.main:

@@ -1,7 +1,8 @@
 """What a run tells: one stream of records, read by whoever listens.
 
 A record is a flat dictionary with "step" and "time" (seconds since 1970) and numbers beside them:
-loss, lr, grad_norm, tokens, tokens_per_second, mfu, memory_gib, gpu_watts, gpu_celsius, seconds_left; or eval_loss.
+loss, lr, grad_norm, tokens, tokens_per_second, mfu, memory_gib, gpu_watts, gpu_celsius, seconds_left; or eval_loss;
+or, once at the end, peak_memory_gib and planned_memory_gib.
 A listener has `log(record)` and `close()`; one that can show texts has `tell(step, texts)` too. To add one, write such
 a class and name it in `loop` or `trackers`.
 """
@@ -154,6 +155,8 @@ UNITS = {
     "tokens_per_second": "Tokens a second since the last record",
     "mfu": "Share of the card's peak throughput in use",
     "memory_gib": "Most memory in use since the last record, GiB",
+    "peak_memory_gib": "Most memory that the run used, GiB: on a card its tensors, on a CPU the process",
+    "planned_memory_gib": "What the plan expected of it, GiB",
     "gpu_watts": "Power of the card, W",
     "gpu_celsius": "Temperature of the card, degrees Celsius",
     "seconds_left": "Estimated seconds to the end",
@@ -173,6 +176,8 @@ def describe(record: Record) -> str:
         ("tokens_per_second", "{:.0f} tok/s"),
         ("mfu", "{:.0%} MFU"),
         ("memory_gib", "{:.1f} GiB"),
+        ("peak_memory_gib", "peak {:.2f} GiB"),
+        ("planned_memory_gib", "planned {:.2f} GiB"),
         ("gpu_watts", "{:.0f} W"),
         ("gpu_celsius", "{:.0f} °C"),
     ):

@@ -126,7 +126,11 @@ def _last_metrics(run: Path) -> dict[str, Any]:
     last: dict[str, Any] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         last |= json.loads(line)
-    return {key: last[key] for key in ("step", "loss", "eval_loss", "tokens") if last.get(key) is not None}
+    return {
+        key: last[key]
+        for key in ("step", "loss", "eval_loss", "tokens", "peak_memory_gib")
+        if last.get(key) is not None
+    }
 
 
 def _mlflow_run(client: MlflowClient, run: Path, facts: dict[str, Any]) -> str:

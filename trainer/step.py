@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import checkpoint
+from . import randomness
 from .data.dataset import Dataset
 from .errors import OutOfMemory
 from .model import Trainable
@@ -86,7 +86,7 @@ def accumulate(
     again with half the micro-batch, at one sequence with the next level of `trainable.layers`; `on_retry` hears both.
     Raises OutOfMemory when one sequence does not fit at the last level.
     """
-    before = checkpoint.random_state()
+    before = randomness.state()
     while True:
         try:
             total = torch.zeros((), device=trainable.device)
@@ -110,7 +110,7 @@ def accumulate(
         gc.collect()
         if trainable.device.type == "cuda":
             torch.cuda.empty_cache()
-        checkpoint.set_random_state(before)
+        randomness.restore(before)
         if micro > 1:
             micro //= 2
         elif level is not None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from .config import TrainConfig, flatten
 from .errors import ConfigError
-from .metrics import Listener, Record, Teller
+from .metrics import Console, Listener, Prometheus, Record, Teller
 
 
 class TensorBoard:
@@ -155,6 +155,16 @@ class Tolerated:
                 f"Tracker '{self._name}' failed and is left out from here ({type(error).__name__}: {reason}). "
                 "metrics.jsonl has everything."
             )
+
+
+def open_listeners(run: Path, config: TrainConfig, total: int, step: int, say: Callable[[str], None]) -> list[Listener]:
+    """All that shows a run's records to somebody: console, Prometheus, trackers."""
+    found: list[Listener] = [Console(total, step)]
+    if config.run.metrics_port is not None:
+        prometheus = Prometheus(config.run.metrics_port, run.name)
+        say(f"Metrics on port {prometheus.port}.")
+        found.append(prometheus)
+    return [*found, *open_trackers(run, config, step, say)]
 
 
 def open_trackers(run: Path, config: TrainConfig, step: int, warn: Callable[[str], None]) -> list[Listener]:

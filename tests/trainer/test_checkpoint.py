@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer import checkpoint
+from trainer import checkpoint, randomness
 from trainer.checkpoint import Identity, State
 from trainer.config import resolve
 from trainer.errors import CheckpointError, DiskFull
@@ -26,7 +26,7 @@ def write(root: Path, step: int, **state: Any) -> Path:
         adapter={"a": torch.full((2,), float(step))},
         adapter_config="{}",
         optimizer={"state": {0: {"step": step}}, "param_groups": []},
-        rng=[checkpoint.random_state()],
+        rng=[randomness.state()],
     )
 
 
@@ -56,7 +56,7 @@ def test_random_states_come_back(tmp_path: Path) -> None:
     draw()
     loaded = checkpoint.load(tmp_path)
     assert loaded is not None
-    checkpoint.set_random_state(loaded.rng[0])
+    randomness.restore(loaded.rng[0])
     assert draw() == expected
 
 

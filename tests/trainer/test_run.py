@@ -54,6 +54,16 @@ class TestLearning:
         assert [r["step"] for r in evaluations] == [4, 8, 12]
         assert evaluations[-1]["eval_loss"] < evaluations[0]["eval_loss"]
 
+    def test_what_it_took_is_told_beside_the_plan(self, trained: Path) -> None:
+        """One line on time after the first step, one on memory at the end, which is the last record as well."""
+        said = (trained / "train.log").read_text()
+        assert said.count("A step takes") == 1
+        assert "for the 11 left" in said
+        assert "planned for tensors" in said.splitlines()[-1]
+        last = metrics.read(trained / "metrics.jsonl")[-1]
+        assert last.keys() == {"step", "time", "peak_memory_gib", "planned_memory_gib"}
+        assert last["peak_memory_gib"] > last["planned_memory_gib"] > 0
+
     def test_the_adapter_is_what_peft_reads(self, trained: Path, small_base: Path) -> None:
         """PEFT loads the adapter onto the base, and `load_trained` gives the same model; weights are fp32."""
         from peft import PeftModel
