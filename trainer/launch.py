@@ -17,7 +17,7 @@ from .config import Resolved, TrainConfig
 from .data.dataset import Dataset, prepare
 from .data.template import ChatTokenizer
 from .errors import ConfigError, HubTokenMissing, HubUnreachable, NoGpu
-from .export import architecture, vocabulary
+from .export import architecture, splitting, vocabulary
 from .export.errors import UnsupportedExport
 from .plan import Plan, Work
 from .shape import Shape
@@ -48,6 +48,8 @@ class Prepared:
     dataset: Dataset | None
     tokenizer: ChatTokenizer | None
     note: str = ""
+    export: str = ""
+    """What an export of this model will need, where that is more than the command."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,18 @@ def _with_files(request: Request, resolved: Resolved, folder: Path) -> Prepared:
         )
     dataset = prepare(settings.data, tokenizer, settings.run.seed)
     chosen = plan.make_plan(settings, shape, pick_card(request, settings), _work(settings, dataset))
-    return Prepared(_apply(resolved, chosen), chosen, dataset, tokenizer)
+    return Prepared(_apply(resolved, chosen), chosen, dataset, tokenizer, export=_export_note(folder))
+
+
+def _export_note(folder: Path) -> str:
+    """Nothing for a model that our writer knows."""
+    try:
+        architecture.describe(hub.read_config(folder))
+        return ""
+    except UnsupportedExport:
+        if splitting.is_byte_pair(folder) and splitting.name(folder) is None:
+            return "--converter official, if llama.cpp knows this very tokenizer; it splits text as none that we know"
+        return "--converter official, without a Modelfile"
 
 
 def _check_export(folder: Path) -> None:

@@ -84,7 +84,7 @@ class _Work:
         self.config = gguf.read_config(self.base)
         self.described = self._describe()
         if request.converter == "official" and not request.adapter_only:
-            official.check(request.kinds)
+            official.check(request.kinds, self.base)
         self.name = request.name or request.run.resolve().name
         self.device = str(model.pick_device("auto"))
         self.problems: list[str] = []

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from . import splitting
 from .errors import ExportError, UnsupportedExport
 from .quantise import Kind
 
@@ -33,27 +34,40 @@ def home() -> Path:
     return Path(cache) / f"llama.cpp-{VERSION}"
 
 
-def check(kinds: Iterable[Kind]) -> None:
-    """Refuse what it cannot make. Raises UnsupportedExport."""
+def check(kinds: Iterable[Kind], model: Path) -> None:
+    """Refuse what it cannot make of the folder `model`. Raises UnsupportedExport."""
     if Kind.Q4_K_M in kinds:
         raise UnsupportedExport(
             "The official converter cannot make Q4_K_M. Export f16 with it, then: ollama create NAME -q q4_K_M."
+        )
+    if (
+        splitting.is_byte_pair(model)
+        and splitting.name(model) is None
+        and _run(model, "--check", str(model)).returncode
+    ):
+        raise UnsupportedExport(
+            f"llama.cpp does not know how this tokenizer splits text, {model} (pre_tokenizer of tokenizer.json). It "
+            "knows published tokenizers as they are, and any that splits as Llama 3 or Qwen 2 do. Train such a model, "
+            "or serve this one with another program."
         )
 
 
 def convert(model: Path, path: Path, kind: Kind) -> Path:
     """Convert the model folder `model` to `path`. Raises UnsupportedExport or ExportError."""
-    check([kind])
-    script = fetch() / "convert_hf_to_gguf.py"
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    words = [sys.executable, str(script), str(model), "--outfile", str(part), "--outtype", kind.value]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = _run(model, str(model), "--outfile", str(part), "--outtype", kind.value)
     if done.returncode != 0:
         part.unlink(missing_ok=True)
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ExportError(f"The official converter failed, {model}: {reason}")
     return part.replace(path)
+
+
+def _run(model: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    program = Path(__file__).with_name("converter.py")
+    named = [sys.executable, str(program), str(fetch()), splitting.name(model) or ""]
+    return subprocess.run([*named, *words], capture_output=True, text=True, check=False)
 
 
 def fetch() -> Path:

@@ -19,8 +19,7 @@ from trainer.export.quantise import Kind
 pytestmark = pytest.mark.long
 
 FAMILIES = ("llama", "mistral")
-"""Those with a sentencepiece tokenizer, which a test can make. The converter knows the byte-pair tokenizers of Llama 3
-and Qwen by their hashes only, so no made-up one passes it."""
+"""Those with a sentencepiece tokenizer; test_byte_level.py has those that merge bytes."""
 
 
 def write_run(folder: Path, family: str) -> Path:
