@@ -93,7 +93,7 @@ def _make_room(url: str | None, asked: bool) -> None:
 
     person = sys.stdin.isatty() and sys.stdout.isatty()
     with Ollama(url or DEFAULT_URL) as client:
-        offer(client, asked=asked, ask=typer.confirm if person else None, say=typer.echo)
+        offer(client, asked=asked, ask=typer.confirm if person else None, say=typer.echo, named=bool(url))
 
 
 def _same_with(model: str | None) -> Callable[..., None]:

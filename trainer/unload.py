@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from .cards import GIB
 from .export.errors import DeployError
@@ -18,15 +19,27 @@ from .ollama import Loaded, Ollama
 SECONDS = 60.0
 """How long a model may take to leave: as long as the answer that it is giving."""
 POLL = 0.2
+CONTAINER = (Path("/.dockerenv"), Path("/run/.containerenv"))
+"""Files that Docker and Podman leave in each container."""
 
 
-def offer(client: Ollama, *, asked: bool, ask: Callable[[str], bool] | None, say: Callable[[str], None]) -> bool:
+def offer(
+    client: Ollama, *, asked: bool, ask: Callable[[str], bool] | None, say: Callable[[str], None], named: bool = False
+) -> bool:
     """Unload what Ollama holds if `asked`, or if `ask` says yes; returns whether something left.
 
     Unasked, only what lies on the card counts: memory of the machine is not what a plan is short of. Where no Ollama
-    answers there is nothing to offer, which is said only if it was asked for.
+    answers there is nothing to offer, which is said only if it was asked for. Raises DeployError where it was asked
+    for and an Ollama may well hold the card out of reach: its address was `named`, or this is a container.
     """
     if not client.answers():
+        if asked and (named or _in_container()):
+            where = "this container" if _in_container() else "here"
+            raise DeployError(
+                f"--unload cannot reach Ollama from {where}, {client.url}. Leave it out and let the models go where "
+                "Ollama runs ('ollama stop NAME', or 'agent-loop train --dry-run --unload' on that machine), or name an "
+                "address that answers with --ollama."
+            )
         if asked:
             say(f"Nothing to unload: no Ollama answers at {client.url} (--ollama names another).")
         return False
@@ -46,6 +59,11 @@ def offer(client: Ollama, *, asked: bool, ask: Callable[[str], bool] | None, say
         client.unload(model.name)
     _wait(client, held, say)
     return True
+
+
+def _in_container() -> bool:
+    """Whether 127.0.0.1 is a container's own."""
+    return any(mark.exists() for mark in CONTAINER)
 
 
 def _wait(client: Ollama, gone: Sequence[Loaded], say: Callable[[str], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -65,12 +66,33 @@ def test_a_person_is_asked(ollama: RecordedOllama) -> None:
     assert [path for _, path, _ in ollama.sent][-3:] == ["/api/generate", "/api/ps", "/api/ps"]
 
 
-def test_nothing_to_unload_is_no_error(ollama: RecordedOllama) -> None:
+def test_nothing_to_unload_is_no_error(ollama: RecordedOllama, monkeypatch: pytest.MonkeyPatch) -> None:
     """No Ollama, or one without a model: said when it was asked for, silent when not."""
+    monkeypatch.setattr(unload, "CONTAINER", ())
+    said: list[str] = []
     ollama.holds.clear()
-    assert f"no Ollama answers at http://{QUIET}" in plan("--card", "rtx-4090", "--unload", "--ollama", QUIET).output
+    with Ollama(QUIET) as client:
+        assert not unload.offer(client, asked=True, ask=None, say=said.append)
+    assert said == [f"Nothing to unload: no Ollama answers at http://{QUIET} (--ollama names another)."]
     assert "holds no model" in plan("--card", "rtx-4090", "--unload", "--ollama", ollama.url).output
     assert "Ollama" not in plan("--card", "rtx-4090", "--ollama", ollama.url).output
+
+
+def test_an_ollama_out_of_reach_is_told_before_training(
+    ollama: RecordedOllama, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """--unload that cannot do it ends the command: the address was named, or the training container has its own
+    127.0.0.1. Without --unload nobody is bothered."""
+    monkeypatch.setattr(unload, "CONTAINER", ())
+    done = plan("--unload", "--ollama", QUIET)
+    assert done.exit_code == 24
+    assert f"--unload cannot reach Ollama from here, http://{QUIET}" in done.output
+    monkeypatch.setattr(unload, "CONTAINER", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr("trainer.ollama.DEFAULT_URL", f"http://{QUIET}")
+    done = plan("--unload")
+    assert done.exit_code == 24
+    assert "from this container" in done.output
+    assert "cannot reach" not in plan().output
 
 
 def test_a_plan_for_another_card_disturbs_nobody(ollama: RecordedOllama) -> None:
