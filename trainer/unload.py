@@ -37,8 +37,8 @@ def offer(
             where = "this container" if _in_container() else "here"
             raise DeployError(
                 f"--unload cannot reach Ollama from {where}, {client.url}. Leave it out and let the models go where "
-                "Ollama runs ('ollama stop NAME', or 'agent-loop train --dry-run --unload' on that machine), or name an "
-                "address that answers with --ollama."
+                "Ollama runs ('ollama stop NAME', or 'agent-loop train --dry-run --unload' on that machine); or name "
+                "an address that answers with --ollama."
             )
         if asked:
             say(f"Nothing to unload: no Ollama answers at {client.url} (--ollama names another).")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from trainer import development, status, tiny
+from trainer import development, tiny
 from trainer import hub as hub_module
 from trainer.cli import app
 from trainer.data import EXAMPLES
@@ -139,61 +139,6 @@ class TestBadInput:
         assert "--data FILE" in done.stderr
         done = run("train-gemma-9b", "--dry-run", "--card", "h100")
         assert "google/gemma-2-9b-it" in done.output
-
-
-class TestRuns:
-    @pytest.fixture
-    def output(self, trained: Path, tmp_path: Path) -> Path:
-        shutil.copytree(trained, tmp_path / "runs" / "one", symlinks=True)
-        return tmp_path / "runs"
-
-    def test_status_and_logs(self, output: Path) -> None:
-        """The table has the run's state; the log has every step in order."""
-        assert "finished        12/12" in run("train-status", "--output", output).output
-        lines = run("train-logs", "one", "--output", output, "-n", 100).output.splitlines()
-        assert [int(x.split("step ")[1].split()[0]) for x in lines if "  loss" in x] == list(range(1, 13))
-
-    def test_a_dead_process_is_not_running(self, output: Path) -> None:
-        """A run whose process is gone reads as lost, and stopping it says so."""
-        status.write(output / "one", status.Status("running", 3, 12))
-        text = (output / "one" / "status.json").read_text()
-        (output / "one" / "status.json").write_text(text.replace(f'"pid": {os.getpid()}', '"pid": 999999'))
-        assert "lost" in run("train-status", "--output", output).output
-        assert "is not running (lost)" in run("train-stop", "one", "--output", output).output
-
-    def test_clean_asks_and_names_what_it_deletes(self, output: Path) -> None:
-        """Without a yes nothing goes; with it the checkpoints go and the adapter stays."""
-        done = RUNNER.invoke(app, ["train-clean", "one", "--output", str(output)], input="n\n")
-        assert done.exit_code == 1
-        assert "step-0000012" in done.output
-        assert len(list((output / "one" / "checkpoints").glob("step-*"))) == 4
-        assert run("train-clean", "one", "--output", output, "--yes").exit_code == 0
-        assert not list((output / "one" / "checkpoints").iterdir())
-        assert (output / "one" / "adapter" / "adapter_model.safetensors").exists()
-
-    def test_clean_leaves_a_running_run(self, output: Path) -> None:
-        """Checkpoints of a run at work are not deleted."""
-        status.write(output / "one", status.Status("running", 3, 12))
-        assert "is running: kept" in run("train-clean", "--all", "--output", output, "--yes").output
-        assert len(list((output / "one" / "checkpoints").glob("step-*"))) == 4
-
-    @pytest.mark.slow  # a process of its own imports everything
-    def test_stop_and_go_on(self, tmp_path: Path) -> None:
-        """train-stop ends a running process with 75 after it saved; the same command finishes the run."""
-        import time
-
-        words = [sys.executable, "-m", "trainer", "train", "--model", "tiny", "--output", str(tmp_path)]
-        words += ["--run-id", "one", "--max-steps", "8", "--set", "run.epochs=20"]
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            found = status.read(tmp_path / "one")
-            if found is not None and found.state == "running":
-                break
-            time.sleep(0.1)
-        assert "one: stopped at step" in run("train-stop", "one", "--output", tmp_path).output
-        assert process.wait(60) == 75
-        assert subprocess.run(words, capture_output=True).returncode == 0
 
 
 class _Hub(BaseHTTPRequestHandler):
