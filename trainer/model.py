@@ -65,6 +65,7 @@ def load_base(config: TrainConfig, folder: Path | None = None, device: str | tor
         raise UnsupportedModel(
             f"Cannot load the model, {folder}: {reason}. Use a decoder such as Gemma or Llama."
         ) from None
+    _keep_text_only(model)
     _keep_packing(model)
     model.requires_grad_(False)
     model.config.use_cache = False
@@ -214,6 +215,14 @@ def make_resident(model: nn.Module) -> None:
                 if bias is not None:
                     layer.bias = nn.Parameter(bias.data, requires_grad=False)
                 setattr(module, name, layer)
+
+
+def _keep_text_only(model: nn.Module) -> None:
+    """Drop what looks and listens (Gemma 3 from 4B up): text never reaches it, adapters on it would learn nothing."""
+    for module in list(model.modules()):
+        for name in ("vision_tower", "multi_modal_projector", "audio_tower", "embed_vision", "embed_audio"):
+            if isinstance(getattr(module, name, None), nn.Module):
+                setattr(module, name, None)
 
 
 def _keep_packing(model: nn.Module) -> None:

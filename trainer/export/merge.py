@@ -86,7 +86,7 @@ class Adapter:
         weights = Weights(folder)
         for name in weights:
             found = re.fullmatch(r".*?(layers\..+)\.lora_(A|B|magnitude_vector)(?:\.default)?(?:\.weight)?", name)
-            if not found:
+            if not found or "vision" in name or "audio" in name:
                 raise UnsupportedExport(f"The adapter has a tensor '{name}', {folder}; our merge does not know it.")
             parts.setdefault(found[1], {})[found[2]] = weights.read(name).float()
         updates = {
