@@ -77,7 +77,7 @@ def beside(stack: Project, words: Sequence[str], context: Context) -> int:
     """Run the backup command in a container of its own on the stack's volumes; return its status."""
     recorded = project.read_env(stack.images_env)
     if images.OPS.variable not in recorded:
-        recorded |= images.build((images.OPS,), context.call)
+        recorded |= images.build((images.OPS,), context.export)
         project.write_env(stack.images_env, recorded, "Written by 'agent-loop': what runs, by digest.")
     more = [COMPOSE / "compose.backup.yaml"] if stack.mode == "dev" else []
     if words[0] == "restore" and "--yes" not in words:

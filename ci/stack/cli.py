@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,7 +89,9 @@ def up(
     if gpu not in ("auto", "on", "off"):
         raise UsageError(f"No --gpu '{gpu}'. Use auto, on or off.")
     card = gpu == "on" or (gpu == "auto" and machine.card_usable())
-    run(Project(mode, offline, card, logs), pipelines())
+    stack = Project(mode, offline, card, logs)
+    with pipelines(at_once=True) as speaking:
+        run(stack, speaking)
 
 
 @app.command()
@@ -162,18 +166,20 @@ def doctor(
 @reported
 def init(model: Annotated[str, typer.Argument(help="default: the one that is served")] = "") -> None:
     """Pull the model with progress."""
-    from ci.stack import maintenance
+    from ci.stack import models
 
     stack = remembered("serve")
-    maintenance.pull(stack, model or stack.environment().get("AGENT_LOOP_MODEL", "gemma3n:e4b"))
+    models.pull(stack, model or models.served_name(stack))
 
 
-def pipelines() -> Context:
-    """How a command speaks to the person and to the pipelines."""
-    from ci.engine.call import main as call
+@contextlib.contextmanager
+def pipelines(*, at_once: bool = False) -> Generator[Context]:
+    """How a command speaks to the person and to the pipelines; `at_once` where it is sure to call them."""
+    from ci.stack.pipelines import opened
     from ci.stack.up import Context
 
-    return Context(say=say, call=call)
+    with opened(at_once=at_once) as export:
+        yield Context(say, export)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -182,7 +188,8 @@ def backup(context: typer.Context) -> None:
     """Create, list, verify and restore backups of the stack's data."""
     from ci.stack import backups
 
-    status = backups.run(project.state_folder(), context.args, pipelines())
+    with pipelines() as speaking:
+        status = backups.run(project.state_folder(), context.args, speaking)
     if status:
         raise typer.Exit(status)
 
@@ -193,7 +200,8 @@ def upgrade() -> None:
     """Back up, build from the working tree, restart; goes back when the new images do not become healthy."""
     from ci.stack import maintenance
 
-    maintenance.upgrade(remembered("serve"), pipelines(), maintenance.Parts())
+    with pipelines() as speaking:
+        maintenance.upgrade(remembered("serve"), speaking, maintenance.Parts())
 
 
 @app.command()
@@ -202,7 +210,8 @@ def rollback() -> None:
     """Start the images that ran before the last upgrade."""
     from ci.stack import maintenance
 
-    maintenance.rollback(remembered("serve"), pipelines(), maintenance.Parts())
+    with pipelines() as speaking:
+        maintenance.rollback(remembered("serve"), speaking, maintenance.Parts())
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -62,8 +62,11 @@ def answers() -> Engine | None:
 
 def lacks() -> list[str]:
     """The docker command's plugins that are not there, of the two the project needs."""
-    wanted = {"buildx": ["docker", "buildx", "version"], "compose": ["docker", "compose", "version"]}
-    return [name for name, ask in wanted.items() if subprocess.run(ask, capture_output=True).returncode != 0]
+    asked = {
+        name: subprocess.Popen(["docker", name, "version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for name in ("buildx", "compose")
+    }
+    return [name for name, process in asked.items() if process.wait() != 0]
 
 
 def ensure(say: Callable[[str], None]) -> Engine:

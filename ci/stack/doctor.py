@@ -109,7 +109,7 @@ def disk(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     """Room for the images, a model and a margin where the engine keeps its data, and for what the wrapper writes."""
     there = set(wanted.images) <= machine.images
     needed = (DISK_AGAIN if there else wanted.disk) + (
-        0 if wanted.offline or machine.model_present else wanted.model_bytes
+        0 if wanted.offline or machine.model_present else machine.model_size or wanted.model_bytes
     )
     detail = f"{machine.disk_free / GIB:.0f} GiB free in {machine.disk_path}, {needed / GIB:.0f} GiB needed"
     level = Level.OK if machine.disk_free >= needed else Level.FAIL
@@ -125,7 +125,8 @@ def disk(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
 
 def memory(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     """Memory for the model unless a card holds it."""
-    needed = GIB if wanted.offline or machine.gpus else wanted.model_bytes + 2 * GIB
+    model = machine.model_size or wanted.model_bytes
+    needed = GIB if wanted.offline or machine.gpus else model + 2 * GIB
     detail = f"{machine.memory_free / GIB:.1f} GiB available, {needed / GIB:.1f} GiB needed"
     if machine.memory_free >= needed:
         yield Finding("memory", Level.OK, detail)

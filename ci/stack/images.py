@@ -7,7 +7,7 @@ pull policy is never (docs/adr records the trial), so what runs is what was buil
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ci.stack.errors import BuildFailed
@@ -31,8 +31,8 @@ OPS = Image("AGENT_LOOP_IMAGE_OPS", "agent-loop/ops", ("build-ops",))
 OF_MODE = {"dev": (RUNTIME, DEV), "prod": (RUNTIME, OPS), "train": (TRAINING, OPS)}
 """The images of ours that a mode starts."""
 
-Call = Callable[[list[str]], int]
-"""`agent-loop call` as a function: its words to its exit status."""
+Export = Callable[[Mapping[str, Sequence[str]]], None]
+"""Builds what the words of `agent-loop call` make, for each tag, and loads it under that tag. Raises BuildFailed."""
 
 
 def digest(name: str) -> str | None:
@@ -55,20 +55,15 @@ def release() -> list[str]:
     return ["--revision", revision, "--created", created] if asked.returncode == 0 and created else []
 
 
-def build(images: Iterable[Image], call: Call) -> dict[str, str]:
+def build(images: Iterable[Image], export: Export) -> dict[str, str]:
     """Build and load each image; return what `images.env` says: variable to `name@digest`.
 
     Raises BuildFailed with the command that shows the whole output again.
     """
-    found: dict[str, str] = {}
-    for image in images:
-        tag = f"{image.name}:local"
-        words = [*release(), *image.call, "export-image", "--name", tag]
-        status = call(words)
-        if status != 0:
-            raise BuildFailed(f"Building {tag} failed with {status}. 'agent-loop call {' '.join(words)}' shows why.")
-        found[image.variable] = kept(image.name, tag)
-    return found
+    made = release()
+    wanted = {f"{image.name}:local": image for image in images}
+    export({tag: [*made, *image.call] for tag, image in wanted.items()})
+    return {image.variable: kept(image.name, tag) for tag, image in wanted.items()}
 
 
 def kept(name: str, tag: str) -> str:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
-import os
 import re
 import resource
 import shutil
 import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from ci.stack.project import read_env
-from ci.stack.reach import registry_answers
+from ci.stack.reach import clock_skew, model_size, registry_answers
 
 TIMEOUT = 10.0
 
@@ -60,6 +56,8 @@ class Machine:
     """Variables whose recorded image the engine holds."""
     registry: bool = False
     model_present: bool = False
+    model_size: int | None = None
+    """Of the model to serve, as its registry says; None where that could not be asked."""
     clock_skew: float | None = None
     """Seconds this clock is ahead of a server's, or None when no server could be asked."""
     open_files: int = 0
@@ -67,34 +65,47 @@ class Machine:
 
 def read(project: str, ports: Iterable[int], model: str, state: Path) -> Machine:
     """Read everything. Nothing here raises: what cannot be read is absent in the snapshot."""
-    info = json_of("docker", "info", "--format", "{{json .}}")
+    with ThreadPoolExecutor(8) as beside:  # nearly all of it waits for a program or the network
+        asked = beside.submit(json_of, "docker", "info", "--format", "{{json .}}")
+        components = beside.submit(output_of, "docker", "version", "--format", "{{json .Server.Components}}")
+        compose = beside.submit(line_of, "docker", "compose", "version", "--short")
+        buildx = beside.submit(line_of, "docker", "buildx", "version")
+        holders = {port: beside.submit(holder_of, port, project) for port in ports}
+        cards = beside.submit(output_of, "nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+        routes = beside.submit(networks, project)
+        held = beside.submit(images_held, read_env(state / "images.env"))
+        registry = beside.submit(registry_answers)
+        pulled = beside.submit(model_present, project, model)
+        size = beside.submit(model_size, model)
+        skew = beside.submit(clock_skew)
+    info = asked.result()
     drivers = [str(value) for pair in info.get("DriverStatus") or [] for value in pair]
     data_root = str(info.get("DockerRootDir") or "/")
-    disk = shutil.disk_usage(data_root if Path(data_root).exists() else "/")
     return Machine(
         engine=info.get("ServerVersion") or None,
         containerd_store=any("containerd" in value for value in drivers),
         rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or []),
-        podman="Podman" in output_of("docker", "version", "--format", "{{json .Server.Components}}"),
+        podman="Podman" in components.result(),
         desktop=str(info.get("OperatingSystem")) == "Docker Desktop",
         architecture=str(info.get("Architecture") or ""),
-        compose=line_of("docker", "compose", "version", "--short"),
-        buildx=line_of("docker", "buildx", "version"),
+        compose=compose.result(),
+        buildx=buildx.result(),
         runtimes=tuple(info.get("Runtimes") or ()),
         cdi=bool(info.get("CDISpecDirs")) and any(Path(d).glob("*") for d in info.get("CDISpecDirs") or []),
         cgroup_driver=str(info.get("CgroupDriver") or ""),
-        listening={port: holder for port in ports if (holder := holder_of(port, project))},
+        listening={port: holder for port, found in holders.items() if (holder := found.result())},
         disk_path=data_root,
-        disk_free=disk.free,
+        disk_free=shutil.disk_usage(data_root if Path(data_root).exists() else "/").free,
         state_path=str(state),
         state_free=shutil.disk_usage(state).free,
         memory_free=memory_available(),
-        gpus=tuple(output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()),
-        routes=tuple(networks(project)),
-        images=frozenset(images_held(read_env(state / "images.env"))),
-        registry=registry_answers(),
-        model_present=model_present(project, model),
-        clock_skew=clock_skew(),
+        gpus=tuple(cards.result().splitlines()),
+        routes=tuple(routes.result()),
+        images=held.result(),
+        registry=registry.result(),
+        model_present=pulled.result(),
+        model_size=size.result(),
+        clock_skew=skew.result(),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     )
 
@@ -107,13 +118,13 @@ def card_usable() -> bool:
     return "nvidia" in (info.get("Runtimes") or {}) or any(Path(d).glob("*") for d in info.get("CDISpecDirs") or [])
 
 
-def output_of(*command: str) -> str:
-    """Standard output of a command, or nothing when it is missing, fails or hangs."""
+def output_of(*command: str, partly: bool = False) -> str:
+    """Standard output of a command, or nothing when it is missing, hangs, or fails (unless `partly` will do)."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout.strip() if partly or done.returncode == 0 else ""
 
 
 def line_of(*command: str) -> str | None:
@@ -158,9 +169,12 @@ def memory_available() -> int:
 def networks(project: str) -> list[Route]:
     """Subnets of the engine's networks and of the machine's own routes."""
     found: list[Route] = []
-    for name in output_of("docker", "network", "ls", "--format", "{{.Name}}").splitlines():
-        template = '{{index .Labels "com.docker.compose.project"}}|{{range .IPAM.Config}}{{.Subnet}} {{end}}'
-        owner, _, subnets = output_of("docker", "network", "inspect", name, "--format", template).partition("|")
+    names = output_of("docker", "network", "ls", "--quiet").split()
+    template = '{{index .Labels "com.docker.compose.project"}}|{{.Name}}|{{range .IPAM.Config}}{{.Subnet}} {{end}}'
+    # One that is gone since they were listed fails the command, which tells the others all the same.
+    told = output_of("docker", "network", "inspect", "--format", template, *names, partly=True) if names else ""
+    for line in told.splitlines():
+        owner, name, subnets = line.split("|")
         who = "this stack" if owner == project else f"Docker network {name}"
         found += [Route(subnet, who) for subnet in subnets.split() if ":" not in subnet]
     mine = {route.subnet for route in found}
@@ -171,39 +185,18 @@ def networks(project: str) -> list[Route]:
     return found
 
 
-def images_held(recorded: Mapping[str, str]) -> Iterator[str]:
+def images_held(recorded: Mapping[str, str]) -> frozenset[str]:
     """The variables of `recorded` whose image the engine holds."""
-    for variable, reference in recorded.items():
-        if line_of("docker", "image", "inspect", "--format", "{{.Id}}", reference):
-            yield variable
+    ask = ("docker", "image", "inspect", "--format", "{{.Id}}")
+    if recorded and output_of(*ask, *recorded.values()):  # as a rule it holds all of them
+        return frozenset(recorded)
+    return frozenset(variable for variable, reference in recorded.items() if output_of(*ask, reference))
 
 
 def model_present(project: str, model: str) -> bool:
-    """Whether the running Ollama of this stack lists the model."""
-    container = line_of(
-        "docker",
-        "ps",
-        "--quiet",
-        f"--filter=label=com.docker.compose.project={project}",
-        "--filter=label=com.docker.compose.service=ollama",
-    )
-    listed = output_of("docker", "exec", container, "ollama", "list") if container else ""
+    """Whether the running Ollama of this stack, on the processor or the card, lists the model."""
+    form = '{{.ID}} {{.Label "com.docker.compose.service"}}'
+    running = output_of("docker", "ps", f"--filter=label=com.docker.compose.project={project}", "--format", form)
+    containers = [line.split()[0] for line in running.splitlines() if line.endswith((" ollama", " ollama-gpu"))]
+    listed = output_of("docker", "exec", containers[0], "ollama", "list") if containers else ""
     return any(line.split()[:1] in ([model], [f"{model}:latest"]) for line in listed.splitlines())
-
-
-def clock_skew() -> float | None:
-    """Seconds this clock is ahead of a web server's `Date`, asked of AGENT_LOOP_CLOCK_URL; None when not to be had."""
-    url = os.environ.get("AGENT_LOOP_CLOCK_URL", "https://registry-1.docker.io/v2/")
-    if not url.startswith(("http://", "https://")):
-        return None
-    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the scheme was checked above
-    try:
-        with urllib.request.urlopen(request, timeout=3) as answer:  # noqa: S310
-            date = answer.headers.get("Date")
-    except urllib.error.HTTPError as error:
-        date = error.headers.get("Date")
-    except (OSError, ValueError):
-        return None
-    if not date:
-        return None
-    return time.time() - email.utils.parsedate_to_datetime(date).timestamp()

@@ -1,4 +1,4 @@
-"""What a person does to a stack that runs: pull and switch models, upgrade and go back, clean up."""
+"""What a person does to a stack that runs: switch models, upgrade and go back, clean up."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ci.stack import backups, images, project
+from ci.stack import backups, images, models, project
 from ci.stack.errors import StackError, StartFailed, UsageError
 from ci.stack.project import Project
 from ci.stack.up import Context, build_images, make_secrets, start
@@ -17,23 +17,9 @@ CACHE_KEPT = "10GB"
 KEPT = "What ran before the last upgrade."
 
 
-def pull(stack: Project, model: str) -> None:
-    """Pull a model with progress: a job with a server of its own on the model volume and the only way out.
-
-    Raises UsageError offline, StackError when the pull fails.
-    """
-    if stack.offline:
-        raise UsageError(
-            f"Cannot pull '{model}': the stack runs offline. Start it with a registry in reach: agent-loop up"
-        )
-    words = ("--profile", "init", "run", "--rm", "-e", f"MODEL={model}", "ollama-pull")
-    if stack.compose(*words).returncode != 0:
-        raise StackError(f"Pulling '{model}' failed, see above. Check the name at ollama.com/library and the network.")
-
-
 def use(stack: Project, model: str, say: Callable[[str], None]) -> None:
     """Serve another model: pull it, remember it, and let the service restart with it. The old one stays on disk."""
-    pull(stack, model)
+    models.pull(stack, model)
     project.remember_setting(stack.state, "AGENT_LOOP_MODEL", model)
     if stack.compose("up", "--detach", "--wait", "--no-deps", "agent").returncode != 0:
         raise StartFailed(f"The service did not become healthy with '{model}'. 'agent-loop logs agent' shows why.")

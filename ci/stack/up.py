@@ -1,7 +1,7 @@
 """`agent-loop up`: a list of small steps, each taking what the last one found, so that each is tested alone.
 
-engine → registry → machine → secrets → own compose file → proxy → images → containers → report. All are idempotent:
-`up` after an interruption, or again with nothing changed, does only what is missing.
+engine → registry → machine → secrets → own compose file → proxy → images → containers → report → model. All are
+idempotent: `up` after an interruption, or again with nothing changed, does only what is missing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ci.stack import container_engine, doctor, images, machine, offline, project, proxy, secrets
+from ci.stack import container_engine, doctor, images, machine, models, offline, project, proxy, secrets
 from ci.stack.errors import EngineMissing, NotReady, StartFailed, UsageError
 from ci.stack.project import Project
 from ci.stack.reach import registry_answers
-from ci.stack.wanted import Wanted, wanted_by
+from ci.stack.wanted import wanted_by
 
 STAND_INS = {
     "dev": ("prometheus",),
@@ -37,7 +37,7 @@ class Context:
     """How the steps speak to the rest: a line for the person, and the pipelines."""
 
     say: Callable[[str], None]
-    call: images.Call
+    export: images.Export
 
 
 def engine(stack: Project, context: Context) -> Project:
@@ -65,7 +65,7 @@ def machine_fits(stack: Project, context: Context) -> Project:
     """Nothing on this machine is in the way. Raises NotReady with every line of `doctor` that says fail."""
     wanted = replace(
         wanted_by(stack.mode, "on" if stack.gpu else "auto", stack.offline),
-        model=stack.environment().get("AGENT_LOOP_MODEL", Wanted.model),
+        model=models.served_name(stack),
     )
     there = machine.read(project.name(stack.mode), wanted.ports.values(), wanted.model, stack.state)
     wrong = [f"{f.check}: {f.detail} ({f.fix})" for f in doctor.examine(there, wanted) if f.level is doctor.Level.FAIL]
@@ -110,7 +110,7 @@ def make_secrets(stack: Project, context: Context) -> Project:
 def build_images(stack: Project, context: Context) -> Project:
     """Our images by digest, and stand-ins for a registry's when offline."""
     found = project.read_env(stack.images_env)
-    found |= images.build(images.OF_MODE[stack.mode], context.call)
+    found |= images.build(images.OF_MODE[stack.mode], context.export)
     if stack.offline:
         found |= offline.build(STAND_INS[stack.mode], context.say)
     project.write_env(stack.images_env, found, "Written by 'agent-loop up': what runs, by digest.")
@@ -146,7 +146,15 @@ def report(stack: Project, context: Context) -> Project:
     return stack
 
 
-STEPS = (engine, reach, machine_fits, make_secrets, own_file, proxy_files, build_images, start, report)
+def pull_model(stack: Project, context: Context) -> Project:
+    """The served model where it is missing, last: the stack runs, and says meanwhile that the model is not there."""
+    if model := models.missing(stack):
+        context.say(f"Pulling {model}; everything else runs. Ctrl-C stops that alone, and 'agent-loop init' goes on.")
+        models.pull(stack, model)
+    return stack
+
+
+STEPS = (engine, reach, machine_fits, make_secrets, own_file, proxy_files, build_images, start, report, pull_model)
 
 
 def up(stack: Project, context: Context) -> Project:

@@ -27,7 +27,7 @@ class Wanted:
     subnets: tuple[str, ...] = ("172.20.0.0/16",)
     model: str = "gemma3n:e4b"
     model_bytes: int = 8 * GIB
-    """Size of the model on disk; also about what it takes in memory."""
+    """Size of the model on disk where its registry does not say; also about what it takes in memory."""
     gpu: bool | None = None
     """True: a card is asked for. None: use one if it is there."""
     offline: bool = False

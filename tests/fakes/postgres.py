@@ -28,8 +28,11 @@ def binaries() -> Path:
 
 
 @contextmanager
-def running() -> Generator[str]:
-    """A server; yields SQLAlchemy's address of its empty database."""
+def running(host: str = "127.0.0.1", password: str = "") -> Generator[str]:
+    """A server at an address of this machine; yields SQLAlchemy's address of its empty database.
+
+    With a password everybody needs it, from whatever machine; else nobody does, from this one.
+    """
     folder = Path(tempfile.mkdtemp(prefix="agent-loop-postgres-"))
     account = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
     who = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
@@ -37,7 +40,7 @@ def running() -> Generator[str]:
         os.chown(folder, account.pw_uid, account.pw_gid)
     bin_folder, data = binaries(), folder / "data"
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port = probe.getsockname()[1]
 
     def call(*command: str) -> None:
@@ -45,8 +48,14 @@ def running() -> Generator[str]:
         assert done.returncode == 0, done.stdout + done.stderr
 
     try:
-        call(str(bin_folder / "initdb"), "-D", str(data), "-U", "agent", "-A", "trust", "-E", "UTF8", "--no-sync")
-        options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=60"
+        (folder / "password").write_text(password or "none")
+        (folder / "password").chmod(0o444)
+        way = ["-A", "scram-sha-256", "--pwfile", str(folder / "password")] if password else ["-A", "trust"]
+        call(str(bin_folder / "initdb"), "-D", str(data), "-U", "agent", *way, "-E", "UTF8", "--no-sync")
+        if password:
+            with (data / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all all scram-sha-256\n")
+        options = f"-h {host} -p {port} -k {folder} -c fsync=off -c max_connections=60"
         call(
             str(bin_folder / "pg_ctl"),
             "-D",
@@ -61,7 +70,8 @@ def running() -> Generator[str]:
             "start",
         )
         try:
-            yield f"postgresql+asyncpg://agent@127.0.0.1:{port}/postgres"
+            who_asks = f"agent:{password}" if password else "agent"
+            yield f"postgresql+asyncpg://{who_asks}@{host}:{port}/postgres"
         finally:
             call(str(bin_folder / "pg_ctl"), "-D", str(data), "-w", "-m", "immediate", "stop")
     finally:

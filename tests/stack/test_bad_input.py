@@ -17,10 +17,12 @@ from ci.stack.reporting import reported
 from ci.stack.up import Context
 from ci.stack.wanted import PORTS
 from tests.command import agent_loop
+from tests.fakes import postgres
 from tests.fakes.programs import free_port
+from tests.stack.running import stack
 from tests.stack.test_doctor import HEALTHY
 
-CONTEXT = Context(lambda line: None, lambda words: 0)
+CONTEXT = Context(lambda line: None, lambda lines: None)
 
 
 def call(*words: str, **environment: str) -> tuple[int, str]:
@@ -146,3 +148,36 @@ class TestOwnFile:
         (tmp_path / "override.yaml").write_text("services: {agent: {environment: {AGENT_LOOP_MAX_STEPS: '3'}}}\n")
         stack = Project("prod", state=tmp_path)
         assert up.own_file(stack, CONTEXT) == stack
+
+
+class TestDatabase:
+    """A run store in PostgreSQL whose address is wrong."""
+
+    @pytest.mark.containers
+    def test_a_wrong_password_is_said_and_mended_by_up(self, tmp_path: Path) -> None:
+        """One line with address, reason and variable, never the password; the next `up` takes the right one.
+
+        Given anew while it runs, an address is taken into a new container too.
+        """
+        with stack(tmp_path, "al-test-password", "172.29.8.0/24") as made:
+            bridge = made.docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}")
+            with postgres.running(bridge, "right") as url:
+
+                def up(address: str) -> tuple[int, str]:
+                    return call("up", "--offline", **made.environment, AGENT_LOOP_DATABASE_URL=address)
+
+                status, said = up(url.replace("right", "wrong"))
+                assert status == 5
+                line = said.strip().splitlines()[-1]
+                assert line.startswith("agent-loop: Not every container became healthy: agent (")
+                assert 'password authentication failed for user "agent". Check AGENT_LOOP_DATABASE_URL' in line
+                assert "wrong" not in said
+                assert up(url)[0] == 0
+                with made.client("AGENT_LOOP_PORT") as client:
+                    assert client.get("/ready").status_code == 200
+                before = made.containers()
+                assert up(url)[0] == 0
+                assert made.containers() == before
+                assert up(f"{url}?ssl=prefer")[0] == 0
+                assert made.containers()["agent"] != before["agent"]
+                assert made.containers()["prometheus"] == before["prometheus"]

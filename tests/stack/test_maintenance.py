@@ -59,7 +59,7 @@ def said() -> list[str]:
 @pytest.fixture
 def context(said: list[str]) -> Context:
     """Speaks into `said`."""
-    return Context(said.append, lambda words: 0)
+    return Context(said.append, lambda lines: None)
 
 
 class TestUpgrade:

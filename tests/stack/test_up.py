@@ -56,6 +56,24 @@ def test_prometheus_scrapes_the_service(running: Running) -> None:
     assert [rule["name"] for group in groups for rule in group["rules"] if rule.get("lastError")] == []
 
 
+def test_the_engine_keeps_lines_as_a_collector_reads_them(running: Running) -> None:
+    """The file of the service's container, line by line: the envelope that Alloy opens, and inside of it our JSON."""
+    path = Path(running.docker("inspect", "--format", "{{.LogPath}}", f"{running.name}-agent-1"))
+    if not os.access(path, os.R_OK):
+        pytest.skip("reading the engine's own files takes root")
+    assert path.match("*/containers/*/*-json.log"), "the pattern that Alloy looks for"
+    with running.client("AGENT_LOOP_PORT") as client:
+        made = client.post("/v1/runs", json={"input": "Which port does Grafana use?"}).raise_for_status().json()
+    envelopes = [json.loads(line) for line in path.read_text().splitlines()]
+    for envelope in envelopes:
+        assert {"log", "stream", "time", "attrs"} <= set(envelope)
+        assert envelope["attrs"]["com.docker.compose.project"] == running.name
+        assert envelope["attrs"]["com.docker.compose.service"] == "agent"
+    lines = [json.loads(envelope["log"]) for envelope in envelopes]
+    assert {line["level"] for line in lines} <= {"debug", "info", "warning", "error", "critical"}
+    assert [line["event"] for line in lines if line.get("run_id") == made["id"]]
+
+
 def test_up_again_recreates_nothing(running: Running) -> None:
     """With nothing changed every container stays the one it was."""
     before = running.containers()

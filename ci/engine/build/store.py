@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Changes when equal inputs give another image, or the notes another shape."""
 REMEMBERED = 200
+_NOTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ class Exports:
             return None
 
     def note(self, name: str, exported: Exported) -> None:
-        """Remember an export."""
-        notes = _read()
-        notes.pop(name, None)
+        """Remember an export. Two images of a session may be noted at the same moment."""
         layers = {before: [layer.digest, layer.size] for before, layer in exported.layers.items()}
-        notes[name] = [exported.made_from, exported.digest, exported.latest, layers]
-        kept = {"format": FORMAT, "images": dict(list(notes.items())[-REMEMBERED:])}
-        with contextlib.suppress(OSError):  # a read-only home costs an export, nothing else
+        with _NOTING, contextlib.suppress(OSError):  # a read-only home costs an export, nothing else
+            notes = _read()
+            notes.pop(name, None)
+            notes[name] = [exported.made_from, exported.digest, exported.latest, layers]
+            kept = {"format": FORMAT, "images": dict(list(notes.items())[-REMEMBERED:])}
             path = _path()
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.with_suffix(f".{os.getpid()}")
