@@ -5,8 +5,12 @@ To add one, add a row. `detect()` reads the card that is here through NVML, with
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import sysconfig
 from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import ConfigError
 
@@ -22,6 +26,8 @@ class Card:
     tflops: float | None
     free: int | None = None
     """Bytes not in use now; None for a card that is only named."""
+    lacks: str = ""
+    """What this machine lacks for compiling kernels for it; empty: nothing, or a card that is only named."""
 
     @property
     def usable(self) -> int:
@@ -87,7 +93,16 @@ def detect() -> Card | None:
         return None
     finally:
         pynvml.nvmlShutdown()
-    return Card(name, int(memory.total), peak_tflops(name), int(memory.free))
+    return Card(name, int(memory.total), peak_tflops(name), int(memory.free), missing_tools())
+
+
+def missing_tools() -> str:
+    """What Triton needs to build its launchers and does not find: a C compiler, Python's headers."""
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")):
+        return "a C compiler (package gcc)"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        return "Python's headers (package python3-dev)"
+    return ""
 
 
 def peak_tflops(device: str) -> float | None:

@@ -133,8 +133,23 @@ def _with_files(request: Request, resolved: Resolved, folder: Path) -> Prepared:
             [f"data.max_length {settings.data.max_length} is beyond the model's context, {shape.context}. Lower it."]
         )
     dataset = prepare(settings.data, tokenizer, settings.run.seed)
-    chosen = plan.make_plan(settings, shape, pick_card(request, settings), _work(settings, dataset))
+    card = pick_card(request, settings)
+    _check_kernels(settings, card)
+    chosen = plan.make_plan(settings, shape, card, _work(settings, dataset))
     return Prepared(_apply(resolved, chosen), chosen, dataset, tokenizer, export=_export_note(folder))
+
+
+def _check_kernels(settings: TrainConfig, card: Card | None) -> None:
+    """Refuse what was asked for by name and cannot run here. Raises ConfigError."""
+    problems: list[str] = []
+    flex = settings.memory.attention == "flex_attention"
+    if flex and card is None:
+        problems.append("memory.attention=flex_attention has no backward pass on a CPU. Use auto.")
+    elif card is not None and card.lacks and (flex or settings.memory.compile == "on"):
+        asked = "memory.attention=flex_attention" if flex else "memory.compile=on"
+        problems.append(f"{asked} compiles kernels, and here is not {card.lacks}. Install it, or use auto.")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _export_note(folder: Path) -> str:

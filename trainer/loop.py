@@ -139,6 +139,7 @@ class _Loop:
             micro=state.micro,
             pad_id=self.job.tokenizer.pad_id,
             chunk=config.memory.loss_chunk,
+            multiple=step.width_multiple(config),
             on_retry=lambda micro, level: self._say(
                 f"Out of memory at step {state.step}: going on with a micro-batch of {micro} and recomputing "
                 f"'{level}', same effective batch."
@@ -218,6 +219,7 @@ class _Loop:
             micro=state.micro,
             pad_id=self.job.tokenizer.pad_id,
             chunk=self.config.memory.loss_chunk,
+            multiple=step.width_multiple(self.config),
         )
         self.metrics.log({"step": state.step, "time": round(time.time(), 3), "eval_loss": loss})
         self._status("running", eval_loss=loss)

@@ -133,8 +133,8 @@ def _plans(config: TrainConfig, shape: Shape, card: Card | None, work: Work | No
     asked = config.memory
     attention = asked.attention
     if attention == "auto":
-        attention = "eager" if card is None else "flex_attention" if shape.softcap else "sdpa"
-    compiled = asked.compile == "on" or (asked.compile == "auto" and card is not None)
+        attention = "eager" if card is None or (shape.softcap and card.lacks) else _fused(shape)
+    compiled = asked.compile == "on" or (asked.compile == "auto" and card is not None and not card.lacks)
     effective = config.batch.micro * config.batch.accumulation
     micros = [m for m in range(config.batch.micro, 0, -1) if effective % m == 0]
     for micro in micros:
@@ -173,6 +173,10 @@ def _plans(config: TrainConfig, shape: Shape, card: Card | None, work: Work | No
                     if work and card is not None and card.tflops:
                         plan = replace(plan, seconds=work.tokens * _seconds_a_token(plan, config, card))
                     yield plan
+
+
+def _fused(shape: Shape) -> str:
+    return "flex_attention" if shape.softcap else "sdpa"
 
 
 def _waiting(shape: Shape, tokens: int) -> int:

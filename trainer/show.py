@@ -53,6 +53,8 @@ def show(prepared: Prepared, rows: int = 3) -> None:
         usable = plan.card.usable / GIB
         typer.echo(f"  {'total':<12} {plan.total / GIB:6.2f} GiB of {usable:.1f} GiB on {plan.card.name}")
     typer.echo(f"  {plan.flops_per_token / 1e9:.2f} GFLOP a token")
+    if plan.card is not None and plan.card.lacks:
+        typer.echo(f"  not compiled, and soft-capped attention not fused: here is not {plan.card.lacks}")
     if prepared.export:
         typer.echo(f"  export with {prepared.export}")
     if plan.seconds is not None:

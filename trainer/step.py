@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 
 from . import randomness
+from .config import TrainConfig
 from .data.dataset import Dataset
 from .errors import OutOfMemory
 from .model import Trainable
 
+BLOCK = 128
+"""Tokens a block of flex attention."""
 Group = tuple[int, ...]
 """Row indices that share a sequence."""
 
@@ -34,9 +37,12 @@ class Batch:
     targets: Tensor
 
 
-def collate(dataset: Dataset, groups: Sequence[Group], pad_id: int) -> Batch:
-    """Lay out sequences side by side, padded at the end; padding is a row of its own that nothing looks at."""
-    width = max(sum(len(dataset.rows[i]) for i in group) for group in groups)
+def collate(dataset: Dataset, groups: Sequence[Group], pad_id: int, multiple: int = 1) -> Batch:
+    """Lay out sequences side by side, padded at the end to a multiple of `multiple` tokens.
+
+    Padding is a row of its own that nothing looks at.
+    """
+    width = -(-_longest(dataset, groups) // multiple) * multiple
     ids = np.full((len(groups), width), pad_id, dtype=np.int64)
     positions = np.zeros((len(groups), width), dtype=np.int64)
     learned = np.zeros((len(groups), width), dtype=bool)
@@ -59,6 +65,13 @@ def collate(dataset: Dataset, groups: Sequence[Group], pad_id: int) -> Batch:
     )
 
 
+def width_multiple(config: TrainConfig) -> int:
+    """What sequences are padded to, so that compiled kernels meet few shapes: one where rows are packed anyway."""
+    if config.memory.compile != "on" and config.memory.attention != "flex_attention":
+        return 1
+    return config.data.max_length if config.data.packing else BLOCK
+
+
 def supervised_tokens(dataset: Dataset, groups: Sequence[Group]) -> int:
     """How many tokens of these sequences are learned."""
     return sum(int(dataset.rows[i].supervised.sum()) for group in groups for i in group)
@@ -78,6 +91,7 @@ def accumulate(
     micro: int,
     pad_id: int,
     chunk: int,
+    multiple: int = 1,
     on_retry: Callable[[int, str], None],
 ) -> tuple[Tensor, int]:
     """Add up the gradients of one step's sequences; return the mean loss (on the device) and the micro-batch used.
@@ -91,7 +105,7 @@ def accumulate(
         try:
             total = torch.zeros((), device=trainable.device)
             for start in range(0, len(groups), micro):
-                batch = collate(dataset, groups[start : start + micro], pad_id)
+                batch = collate(dataset, groups[start : start + micro], pad_id, multiple)
                 loss = batch_loss(trainable, batch, chunk) / denominator
                 loss.backward()
                 total += loss.detach()
@@ -131,12 +145,14 @@ def batch_loss(trainable: Trainable, batch: Batch, chunk: int) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(trainable: Trainable, dataset: Dataset, *, micro: int, pad_id: int, chunk: int) -> float:
+def evaluate(
+    trainable: Trainable, dataset: Dataset, *, micro: int, pad_id: int, chunk: int, multiple: int = 1
+) -> float:
     """The mean loss of the held-out tokens. Leaves the model in training mode."""
     trainable.model.eval()
     total = torch.zeros((), device=trainable.device)
     for start in range(0, len(dataset.eval), micro):
-        batch = collate(dataset, dataset.eval[start : start + micro], pad_id)
+        batch = collate(dataset, dataset.eval[start : start + micro], pad_id, multiple)
         total += batch_loss(trainable, batch, chunk)
     trainable.model.train()
     return float(total) / max(1, supervised_tokens(dataset, dataset.eval))

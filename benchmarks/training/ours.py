@@ -40,6 +40,7 @@ def run(
             micro=micro,
             pad_id=0,
             chunk=config.memory.loss_chunk,
+            multiple=step.width_multiple(config),
             on_retry=lambda micro, level: retries.append(f"{micro} {level}"),
         )
         torch.nn.utils.clip_grad_norm_(trainable.parameters, config.optimizer.clip)

@@ -97,6 +97,7 @@ class TestBadInput:
             (["--set", "data.max_length=100000"], 2, "beyond the model's context, 4096"),
             (["--resume", "nowhere"], 2, "No run 'nowhere'"),
             (["--gguf", "q5_k_m"], 2, "Use one of f16, q8_0, q4_k_m"),
+            (["--device", "cpu", "--set", "memory.attention=flex_attention"], 2, "no backward pass on a CPU. Use auto"),
         ],
     )
     def test_each_has_its_line_and_status(self, tmp_path: Path, words: list[str], code: int, text: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from trainer import cards, plan, presets
+from trainer import cards, launch, plan, presets
 from trainer.config import TrainConfig, resolve
 from trainer.errors import ConfigError, DoesNotFit, UnsupportedModel
 from trainer.plan import LEVELS, Work
@@ -147,6 +150,16 @@ class TestChoices:
         assert plan.make_plan(settings("gemma-3-1b"), shape("gemma-3-1b"), card).attention == "sdpa"
         assert plan.make_plan(settings("gemma-2b"), shape("gemma-2b"), None).attention == "eager"
 
+    def test_without_a_compiler_nothing_is_compiled(self) -> None:
+        """A card whose machine cannot build kernels still trains: Gemma 2 with eager attention, Gemma 3 with sdpa."""
+        bare = replace(cards.by_name("h100"), lacks="a C compiler (package gcc)")
+        for name, attention in (("gemma-2b", "eager"), ("gemma-3-1b", "sdpa")):
+            found = plan.make_plan(settings(name), shape(name), bare)
+            assert (found.attention, found.compile) == (attention, False)
+        for asked in ("memory.compile=on", "memory.attention=flex_attention"):
+            with pytest.raises(ConfigError, match=f"{asked} compiles kernels, and here is not a C compiler"):
+                launch._check_kernels(settings("gemma-2b", asked), bare)
+
     def test_advice_when_nothing_fits(self) -> None:
         """The error says what is needed, what is there, and a length that fits (tried, not guessed)."""
         config = settings("gemma-9b")
@@ -193,3 +206,16 @@ class TestNames:
             Shape.read({"model_type": "gpt2", "n_embd": 768})
         with pytest.raises(UnsupportedModel, match="mixture of experts"):
             Shape.read({"model_type": "mixtral", "num_local_experts": 8})
+
+
+class TestTools:
+    def test_what_triton_needs(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A compiler and Python's headers, each missed by the name of its package."""
+        monkeypatch.setattr(cards.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+        monkeypatch.setenv("CC", "cc")
+        assert cards.missing_tools() == "Python's headers (package python3-dev)"
+        (tmp_path / "Python.h").touch()
+        assert cards.missing_tools() == ""
+        monkeypatch.delenv("CC")
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert cards.missing_tools() == "a C compiler (package gcc)"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from trainer import model, step
+from trainer.config import resolve
 from trainer.errors import OutOfMemory
 from trainer.model import Trainable
 
@@ -43,6 +44,7 @@ def gradient(trainable: Trainable, job: Any, groups: Any, micro: int, **more: An
         micro=micro,
         pad_id=0,
         chunk=64,
+        multiple=more.get("multiple", 1),
         on_retry=more.get("on_retry", lambda micro, level: None),
     )
     grads = [p.grad for p in trainable.parameters]
@@ -69,6 +71,29 @@ class TestInvariance:
         together, same_loss, _ = gradient(trainable, job, packed, 1)
         assert same_loss == pytest.approx(loss, rel=1e-5)
         assert ((together - apart).norm() / apart.norm()).item() < 1e-4
+
+    def test_padding_to_one_width_changes_nothing(self, trainable: Trainable, job: Any) -> None:
+        """Compiled kernels want few shapes: sequences filled up to a multiple give the same loss and gradient."""
+        rows = job.dataset.train[:3]
+        packed = (tuple(i for group in rows for i in group),)
+        assert step.collate(job.dataset, packed, 0, 128).ids.shape[1] % 128 == 0
+        bare, loss, _ = gradient(trainable, job, packed, 1)
+        filled, same_loss, _ = gradient(trainable, job, packed, 1, multiple=128)
+        assert same_loss == pytest.approx(loss, rel=1e-5)
+        assert ((filled - bare).norm() / bare.norm()).item() < 1e-4
+
+    @pytest.mark.parametrize(
+        ("sets", "multiple"),
+        [
+            ((), 1),
+            (("memory.compile=on",), 2048),
+            (("memory.attention=flex_attention",), 2048),
+            (("memory.compile=on", "data.packing=false"), 128),
+        ],
+    )
+    def test_when_widths_are_fixed(self, sets: tuple[str, ...], multiple: int) -> None:
+        """Only where something is compiled; to one width where packing fills the sequences, else in blocks."""
+        assert step.width_multiple(resolve("gemma-2b", sets=sets).config) == multiple
 
     def test_the_loss_is_the_models_own(self, trainable: Trainable, job: Any) -> None:
         """Our head and mask give what the model itself gives for the same labels."""
