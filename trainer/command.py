@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from .errors import DiskFull, TrainerError
+from .errors import ConfigError, DiskFull, TrainerError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,6 +36,12 @@ def reported(command: Command) -> Command:
             typer.echo(str(error), err=True)
             raise typer.Exit(error.exit_code) from None
         except Exception as error:
+            if isinstance(error, PermissionError | NotADirectoryError) and error.filename:
+                typer.echo(
+                    f"Cannot use {error.filename}: {error.strerror}. Give a folder that you may write to (--output).",
+                    err=True,
+                )
+                raise typer.Exit(ConfigError.exit_code) from None
             if not _full(error):
                 raise
             where = getattr(error, "filename", None) or kwargs.get("output") or Path.cwd()

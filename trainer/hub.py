@@ -45,7 +45,10 @@ def fetch(model: ModelConfig, home: Path, *, weights: bool) -> Path:
 def read_config(folder: Path) -> dict[str, Any]:
     """The model's config.json."""
     try:
-        return json.loads((folder / "config.json").read_text())
+        found = json.loads((folder / "config.json").read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+        return found
     except ValueError as error:
         raise UnsupportedModel(f"Unreadable config.json, {folder}: {error}. Fetch the model again.") from None
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from . import config as configuration
 from . import hub
 from .config import ModelConfig, TrainConfig
-from .errors import NoGpu, UnsupportedModel, VocabularyMismatch
+from .errors import NoGpu, OutOfMemory, UnsupportedModel, VocabularyMismatch
 from .kernels.frozen_head_ce import frozen_head_ce
 from .recompute import Layers
 
@@ -60,10 +61,18 @@ def load_base(config: TrainConfig, folder: Path | None = None, device: str | tor
                 bnb_4bit_compute_dtype=compute,
             ),
         )
-    except (ValueError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"Out of memory while the model loads, {folder}. Free what other programs hold (--unload lets Ollama's "
+            "models go), or use a smaller model."
+        ) from error
+    except (OSError, SafetensorError) as error:
         raise UnsupportedModel(
-            f"Cannot load the model, {folder}: {reason}. Use a decoder such as Gemma or Llama."
+            f"Weights missing or damaged, {folder}: {_brief(error)}. Fetch the model again, as safetensors."
+        ) from None
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise UnsupportedModel(
+            f"Cannot load the model, {folder}: {_brief(error)}. Use a decoder such as Gemma or Llama."
         ) from None
     _keep_text_only(model)
     _keep_packing(model)
@@ -114,8 +123,7 @@ def attach(base: nn.Module, config: TrainConfig) -> Any:
             ),
         )
     except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UnsupportedModel(f"Cannot attach adapters: {reason}. Name layers in lora.targets.") from None
+        raise UnsupportedModel(f"Cannot attach adapters: {_brief(error)}. Name layers in lora.targets.") from None
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -244,7 +252,15 @@ def _check_head(base: Any, decoder: nn.Module, head: Tensor, softcap: float) -> 
     was_training = base.training
     base.eval()
     ids = torch.arange(4, device=head.device)[None]
-    hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+    try:
+        hidden = decoder(input_ids=ids, use_cache=False).last_hidden_state
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UnsupportedModel(
+            f"Cannot run the model, {type(base).__name__}: {_brief(error)}. Take weights and config.json from the same "
+            "place."
+        ) from None
     ours = (hidden.to(head.dtype) @ head.t()).float()
     if softcap:
         ours = torch.tanh(ours / softcap) * softcap
@@ -255,6 +271,10 @@ def _check_head(base: Any, decoder: nn.Module, head: Tensor, softcap: float) -> 
             f"Unsupported model, {type(base).__name__} turns hidden states into logits in a way of its own. Use a "
             "decoder such as Gemma, Llama, Mistral or Qwen."
         )
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 def _plain(value: Any) -> Any:

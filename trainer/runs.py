@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -147,10 +146,8 @@ def _log_lines(run: Path) -> Iterator[str]:
     entries: list[tuple[float, str]] = []
     for record in metrics.read(run / "metrics.jsonl"):
         entries.append((record["time"], f"step {int(record['step'])}  {metrics.describe(record)}"))
-    if (run / "train.log").exists():
-        for line in (run / "train.log").read_text().splitlines():
-            event = json.loads(line)
-            entries.append((event["time"], event["event"]))
+    for event in metrics.read(run / "train.log"):  # the same form: whole lines alone
+        entries.append((event["time"], str(event["event"])))
     for when, text in sorted(entries, key=lambda e: e[0]):
         yield f"{time.strftime('%H:%M:%S', time.localtime(when))}  {text}"
 

@@ -46,6 +46,10 @@ class Shape:
                 softcap=bool(text.get("attn_logit_softcapping")),
                 context=int(text.get("max_position_embeddings") or 8192),
             )
+        except (TypeError, ValueError) as error:
+            raise UnsupportedModel(
+                f"Unreadable sizes in config.json of '{kind}': {error}. Fetch the model again."
+            ) from None
         except KeyError as error:
             raise UnsupportedModel(
                 f"Unsupported model, '{kind}' has no {error} in config.json. Use a decoder such as Gemma or Llama."

@@ -62,6 +62,14 @@ class TestReader:
         assert [row.line for row in reader.read_rows(path, problems)] == [1]
         assert problems.messages == ["d.jsonl line 2: Not UTF-8, byte 10. Save the file as UTF-8."]
 
+    def test_half_a_character(self, tmp_path: Path) -> None:
+        """An escape that stands for half a character is told by its line: no tokenizer takes it."""
+        path = tmp_path / "d.jsonl"
+        path.write_text('{"text": "\\ud83d\\ude00 whole"}\n{"text": "half \\ud83d"}\n')
+        problems = reader.Problems(path)
+        assert len(reader.read_rows(path, problems)) == 1
+        assert problems.messages[0].startswith("d.jsonl line 2: Half a character: an escape \\ud800")
+
     def test_missing_empty_and_whole_documents(self, tmp_path: Path) -> None:
         """A missing file, an empty one, and a JSON document instead of lines each say what to do."""
         with pytest.raises(DataError, match="No such file or directory"):

@@ -116,6 +116,14 @@ class TestRunningRun:
             "step 4  loss 0.8000",
         ]
 
+    def test_a_line_that_a_crash_cut_off(self, working: Path, moments: Callable[..., None]) -> None:
+        """Half a line at the end of either file is passed over."""
+        moments()
+        for name in ("metrics.jsonl", "train.log"):
+            with (working / name).open("a") as file:
+                file.write('{"time": 4, "st')
+        assert len(run("train-logs", "--output", working.parent).output.splitlines()) == 3
+
     def test_logs_without_follow_end_at_once(self, working: Path, moments: Callable[..., None]) -> None:
         """The last lines, and no waiting."""
         moments()

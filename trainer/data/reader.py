@@ -71,7 +71,11 @@ def read_rows(path: Path, problems: Problems) -> list[Row]:
         except RecursionError:
             problems.add(number, "Nested too deeply. Flatten the row.")
             continue
-        if isinstance(value, dict):
+        if _half_a_character(text, value):
+            problems.add(
+                number, "Half a character: an escape \\ud800 to \\udfff stands alone. Write the whole character."
+            )
+        elif isinstance(value, dict):
             rows.append(Row(number, value))
         else:
             problems.add(number, f"Not an object but {_kind(value)}. Write one {{...}} a line.")
@@ -93,6 +97,17 @@ def _not_json(text: str, error: ValueError, *, whole_file: bool) -> str:
         near = text[max(0, error.pos - 12) : error.pos + 12].strip()
         return f"Not JSON, column {error.colno}: {error.msg}, near {near!r}. Correct that place."
     return f"Not JSON: {error}. Correct that line."
+
+
+def _half_a_character(text: str, value: object) -> bool:
+    """Whether a string in it is no text: half of a pair of escapes, which no tokenizer takes."""
+    if "\\u" not in text:
+        return False
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+        return False
+    except UnicodeEncodeError:
+        return True
 
 
 def _kind(value: object) -> str:

@@ -62,15 +62,19 @@ class ChatTokenizer:
                 f"No tokenizer.json, {folder}. Use a model whose folder has one, or convert its tokenizer first."
             )
         config: dict[str, Any] = {}
-        if (folder / "tokenizer_config.json").exists():
-            config = json.loads((folder / "tokenizer_config.json").read_text())
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+            if (folder / "tokenizer_config.json").exists():
+                config = json.loads((folder / "tokenizer_config.json").read_text())
+        except Exception as error:  # the library has no kind of its own
+            raise UnsupportedModel(f"Unreadable tokenizer, {folder}: {error}. Fetch the model again.") from None
         tokens = {}
         for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
             value = config.get(name)
             value = value.get("content") if isinstance(value, dict) else value
             if isinstance(value, str):
                 tokens[name] = value
-        return cls(folder, Tokenizer.from_file(str(path)), _template_source(folder, config), tokens)
+        return cls(folder, tokenizer, _template_source(folder, config), tokens)
 
     @property
     def pad_id(self) -> int:
