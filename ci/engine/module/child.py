@@ -1,13 +1,14 @@
 """What runs in the module's own process: Dagger's real entry point, once for every call that is asked for.
 
 Started by path, never imported by the engine. The first line that it reads from one descriptor is its environment as
-JSON, every other asks for a call: it runs `dagger.mod.cli:app` (which asks the session what to do) and writes the entry
-point's status to another descriptor. The process stays for the whole command line, so that a constructor, a function
-and a function of its result cost one `import dagger` and not three. What that imports of others comes first, while the
-engine finds out what the environment is.
+JSON, every other asks for a call: it runs `dagger.mod.cli.main` (which asks the session what to do) and writes the
+entry point's status to another descriptor. The process and its connection stay for the whole command line, so that a
+constructor, a function and a function of its result cost one `import dagger` and one look at the schema, not three.
+What dagger imports of others comes first, while the engine finds out what the environment is.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -29,6 +30,7 @@ DEPENDENCIES = (
 def main() -> None:
     requests, answers = (int(word) for word in sys.argv[1:3])
     del sys.argv[1:]
+    gc.disable()  # what is imported stays: looking for garbage in it is a tenth of the time that importing takes
     for name in DEPENDENCIES:
         with contextlib.suppress(ImportError):  # another version of dagger may do without
             importlib.import_module(name)
@@ -41,15 +43,37 @@ def main() -> None:
         os.environ.clear()
         os.environ.update(environment)
         sys.path[0:0] = environment["PYTHONPATH"].split(os.pathsep)
-        from dagger.mod.cli import app
+        import anyio
+        import dagger.mod.cli
 
-        for _ in asked:
-            try:
-                status = app() or 0
-            except SystemExit as end:
-                status = end.code if isinstance(end.code, int) else 1
+        gc.freeze()
+        gc.enable()
+
+        def answer(status: object) -> None:
             sys.stdout.flush()
-            print(status, file=told, flush=True)
+            print(status if isinstance(status, int) else 1, file=told, flush=True)
+
+        async def serve() -> None:
+            connection = await dagger.connect()
+            connection.close = _stay  # the entry point closes it after each call
+            try:
+                for _ in asked:
+                    answer(await dagger.mod.cli.main() or 0)
+            finally:
+                del connection.close
+                await connection.close()
+
+        ended = False
+        while not ended:
+            try:
+                anyio.run(serve)
+                ended = True
+            except SystemExit as end:  # by a function
+                answer(end.code)
+
+
+async def _stay() -> None:
+    """Leave a connection open."""
 
 
 if __name__ == "__main__":

@@ -87,9 +87,8 @@ def policy(
                 try:
                     findings += policies.check(planner.of(each), settings)
                 except call_errors.CallError as error:
-                    notes.append(
-                        f"{kebab(each.name)}: not checked, {error}. Give its arguments: policy {kebab(each.name)} …"
-                    )
+                    why, name = str(error).rstrip("."), kebab(each.name)
+                    notes.append(f"{name}: not checked, {why}. Give its arguments: policy {name} …")
         return _report(findings, notes, settings, len(chosen) or 1, whole=function is None, as_json=as_json)
 
     raise typer.Exit(_settled(work))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from ci.engine.call import cli as call
+from ci.engine.module.errors import FunctionFailed
+from ci.engine.module.session import opened
 from ci.engine.module.source import find
 
 from .conftest import Opener
@@ -103,6 +105,68 @@ def test_one_failing_check_fails_the_run(in_probe: Path, open_probe: Opener, cap
     assert out == ""
     assert len([line for line in err.splitlines() if line.startswith("Error: ")]) == 1
     assert "FunctionError: not good" in err
+
+
+QUITS = """
+import anyio
+from dagger import function, object_type
+
+@object_type
+class Quits:
+    @function
+    def at_once(self) -> str:
+        raise SystemExit(5)
+
+    @function
+    async def in_a_task(self) -> str:
+        async def leave() -> None:
+            raise SystemExit(6)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+            await anyio.sleep(60)
+        return ""
+
+    @function
+    def hello(self) -> str:
+        return "hello"
+
+    @function
+    def count(self) -> int:
+        return "many"
+"""
+
+
+@pytest.fixture
+def quits(tmp_path: Path) -> Path:
+    """A module whose functions end the process, or return what they do not say."""
+    source = tmp_path / "src" / "quits" / "__init__.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(QUITS)
+    (tmp_path / "dagger.json").write_text(json.dumps({"name": "quits", "sdk": "python"}))
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "quits"\nversion = "0"\n')
+    return tmp_path
+
+
+def test_a_function_that_quits_fails_alone(quits: Path) -> None:
+    """`sys.exit` in a function is an error with its status; the process and its session go on with other calls."""
+    with opened(find(str(quits)), show=lambda line: None) as module:
+        main = module.functions.call("Quits", "", None, {})
+        for name, status in (("at_once", 5), ("in_a_task", 6)):
+            with pytest.raises(FunctionFailed, match=f"its process gave status {status}"):
+                module.functions.call("Quits", name, main, {})
+            assert module.functions.call("Quits", "hello", main, {}) == "hello"
+
+
+def test_a_function_that_returns_something_else_is_told(
+    quits: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The function, what it gave and what it says are in one line, and nothing is printed as its result."""
+    monkeypatch.chdir(quits)
+    assert call.program(["-s", "call", "count"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert 'count gave "many", but says it gives a whole number' in err
 
 
 class TestDefaultPaths:
