@@ -90,7 +90,7 @@ def up(
         raise UsageError(f"No --gpu '{gpu}'. Use auto, on or off.")
     card = gpu == "on" or (gpu == "auto" and machine.card_usable())
     stack = Project(mode, offline, card, logs)
-    with pipelines(at_once=True) as speaking:
+    with pipelines(mode) as speaking:
         run(stack, speaking)
 
 
@@ -173,12 +173,13 @@ def init(model: Annotated[str, typer.Argument(help="default: the one that is ser
 
 
 @contextlib.contextmanager
-def pipelines(*, at_once: bool = False) -> Generator[Context]:
-    """How a command speaks to the person and to the pipelines; `at_once` where it is sure to call them."""
+def pipelines(mode: str | None = None) -> Generator[Context]:
+    """How a command speaks to the person and to the pipelines; with the mode whose images it is sure to ask for."""
+    from ci.stack import images
     from ci.stack.pipelines import opened
     from ci.stack.up import Context
 
-    with opened(at_once=at_once) as export:
+    with opened(images.lines(images.OF_MODE[mode]) if mode else None) as export:
         yield Context(say, export)
 
 

@@ -22,6 +22,11 @@ class Image:
     name: str
     call: tuple[str, ...]
 
+    @property
+    def tag(self) -> str:
+        """What it is loaded under, until the next build."""
+        return f"{self.name}:local"
+
 
 RUNTIME = Image("AGENT_LOOP_IMAGE_RUNTIME", "agent-loop/runtime", ("build-runtime",))
 DEV = Image("AGENT_LOOP_IMAGE_DEV", "agent-loop/dev", ("build-dev",))
@@ -60,20 +65,25 @@ def build(images: Iterable[Image], export: Export) -> dict[str, str]:
 
     Raises BuildFailed with the command that shows the whole output again.
     """
+    images = list(images)
+    export(lines(images))
+    return {image.variable: kept(image) for image in images}
+
+
+def lines(images: Iterable[Image]) -> dict[str, list[str]]:
+    """The words that make each image, with this commit in its labels, by the tag it is loaded under."""
     made = release()
-    wanted = {f"{image.name}:local": image for image in images}
-    export({tag: [*made, *image.call] for tag, image in wanted.items()})
-    return {image.variable: kept(image.name, tag) for tag, image in wanted.items()}
+    return {image.tag: [*made, *image.call] for image in images}
 
 
-def kept(name: str, tag: str) -> str:
+def kept(image: Image) -> str:
     """`name@digest` of a loaded image, under a tag of its own too: when `tag` moves on, what ran can still be started.
 
     Raises BuildFailed when the engine does not hold the image.
     """
-    found = digest(tag)
-    own = f"{name}:{(found or '').removeprefix('sha256:')[:12]}"
-    tagged = subprocess.run(["docker", "tag", tag, own], capture_output=True, text=True, check=False)
+    found = digest(image.tag)
+    own = f"{image.name}:{(found or '').removeprefix('sha256:')[:12]}"
+    tagged = subprocess.run(["docker", "tag", image.tag, own], capture_output=True, text=True, check=False)
     if found is None or tagged.returncode != 0:
-        raise BuildFailed(f"The engine does not hold {tag} after its build: {tagged.stderr.strip()}")
-    return f"{name}@{found}"
+        raise BuildFailed(f"The engine does not hold {image.tag} after its build: {tagged.stderr.strip()}")
+    return f"{image.name}@{found}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +16,12 @@ from ci.engine.build.builder import Builder
 from ci.engine.build.buildkit import BuildKit
 from ci.engine.build.store import Exported, Exports
 from ci.engine.errors import FieldError
+from ci.engine.graph import ROOT, call
 from ci.engine.module.calls import ModuleFunctions
 from ci.engine.module.process import ModuleProcess
 from ci.engine.needs import Ship
-from ci.stack import images, pipelines
+from ci.stack import descriptions, images, pipelines
+from ci.stack.descriptions import Descriptions
 from ci.stack.errors import BuildFailed
 
 TWO: Mapping[str, Sequence[str]] = {
@@ -43,13 +47,28 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where descriptions are kept for this test alone."""
+    path = tmp_path / "kept" / "descriptions.json"
+    of_this_repository = Descriptions.of_this_repository
+
+    def here() -> Descriptions:
+        made = of_this_repository()
+        monkeypatch.setattr(made, "_path", path)
+        return made
+
+    monkeypatch.setattr(Descriptions, "of_this_repository", here)
+    return path
+
+
+@pytest.fixture
+def seen(kept: Path, monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Notes from now on; what the module offers is known before, for that takes a process too."""
     from ci.engine.module.session import registered
     from ci.engine.module.source import find
 
     registered(find(str(pipelines.ROOT)), print)
-    made, start, call = Seen(), ModuleProcess.__init__, ModuleFunctions.call
+    made, start, function = Seen(), ModuleProcess.__init__, ModuleFunctions.call
 
     def started(process: ModuleProcess) -> None:
         made.processes += 1
@@ -57,7 +76,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
     def called(functions: ModuleFunctions, owner: str, name: str, *rest: object) -> object:
         made.called.append(name)
-        return call(functions, owner, name, *rest)  # type: ignore[arg-type]
+        return function(functions, owner, name, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ModuleProcess, "__init__", started)
     monkeypatch.setattr(ModuleFunctions, "call", called)
@@ -65,18 +84,67 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return made
 
 
-@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("expected", [False, True])
 def test_two_images_cost_one_process_and_one_module(
-    at_once: bool, seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    expected: bool, seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever the person stands; the constructor runs once, and neither image waits for the other."""
     monkeypatch.chdir(tmp_path)
-    with pipelines.opened(at_once=at_once) as export:
-        assert seen.processes == int(at_once)
+    with pipelines.opened(TWO if expected else None) as export:
+        assert seen.processes == int(expected)
         export(TWO)
     assert seen.processes == 1
     assert seen.called == ["", "build_runtime", "build_dev"]
     assert sorted(seen.shipped) == sorted(TWO)
+
+
+def test_what_was_described_takes_no_module(seen: Seen, kept: Path) -> None:
+    """The second time nothing of the module runs; other words, or notes that cannot be read, take it again."""
+    for _ in range(2):
+        with pipelines.opened(TWO) as export:
+            export(TWO)
+    assert seen.processes == 1
+    assert seen.called == ["", "build_runtime", "build_dev"]
+    assert sorted(seen.shipped) == sorted([*TWO, *TWO])
+    seen.both = threading.Barrier(1)
+    with pipelines.opened() as export:
+        export({"agent-loop/dev:local": ["--revision", "two", "build-dev"]})
+    assert seen.called[3:] == ["", "build_dev"]
+    before = json.loads(kept.read_text())
+    kept.write_text("[")
+    with pipelines.opened() as export:
+        export({"agent-loop/dev:local": ["--revision", "two", "build-dev"]})
+    assert seen.processes == 3
+    described = json.loads(kept.read_text())
+    assert described == {key: before[key] for key in described}, "a process of its own describes the same"
+
+
+@pytest.mark.parametrize("changed", ["the module", "the engine", "the words"])
+def test_a_description_follows_from_module_engine_and_words(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any other module, engine or word, and it is not known."""
+    monkeypatch.setattr(descriptions, "ENGINE", tmp_path / "engine")
+    (tmp_path / "engine").mkdir()
+    code = tmp_path / "engine" / "graph.py"
+    code.write_text("before")
+    node = call(ROOT, "Container", "container", {})
+    Descriptions(tmp_path, "module 1").keep(["build-dev"], node)
+    assert Descriptions(tmp_path, "module 1").find(["build-dev"]) == node
+    if changed == "the engine":
+        code.write_text("after")
+    words = ["build-dev", "--x"] if changed == "the words" else ["build-dev"]
+    assert Descriptions(tmp_path, "module 2" if changed == "the module" else "module 1").find(words) is None
+
+
+def test_functions_that_make_images_only_describe() -> None:
+    """A function that awaits nothing cannot read contents, so what it describes follows from its code alone."""
+    module = ast.parse((pipelines.ROOT / "ci" / "src" / "agent_loop_ci" / "main.py").read_text())
+    kinds = {
+        node.name: type(node) for node in ast.walk(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    wanted = {image.call[0].replace("-", "_") for mode in images.OF_MODE.values() for image in mode}
+    assert {kinds[name] for name in wanted} == {ast.FunctionDef}
 
 
 def test_who_exports_nothing_starts_nothing(seen: Seen) -> None:
