@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ci.stack import container_engine, doctor, images, machine, models, offline, project, proxy, secrets
@@ -173,13 +174,30 @@ def containers(stack: Project) -> list[dict[str, object]]:
 def unhealthy(stack: Project) -> list[str]:
     """`service (state): its last line` of each container that is neither healthy nor done with exit status 0."""
     found: list[str] = []
-    for c in containers(stack):
-        if c.get("Health") not in ("healthy", "") or (c["State"] != "running" and c.get("ExitCode") != 0):
-            logged = stack.compose("logs", "--no-log-prefix", "--tail", "5", str(c["Service"]), capture=True)
-            lines = [line.strip() for line in logged.stdout.splitlines() if line.strip()]
-            said = f": {lines[-1][:300]}" if lines else ""
-            found.append(f"{c['Service']} ({c.get('Health') or c['State']}){said}")
+    for container in containers(stack):
+        if state := trouble(container):
+            service = str(container["Service"])
+            logged = stack.compose("logs", "--no-log-prefix", "--no-color", "--tail", "5", service, capture=True)
+            lines = [line.strip() for line in CONTROL.sub("", logged.stdout).splitlines() if line.strip()]
+            found.append(f"{service} ({state})" + (f": {lines[-1][:300].rstrip('.')}" if lines else ""))
     return sorted(found)
+
+
+CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""What compose adds to a line for a terminal, even where it writes to none."""
+
+
+def trouble(container: Mapping[str, object]) -> str | None:
+    """What a container is instead of healthy, or None where nothing is wrong with it.
+
+    Compose says of one that ends and is started again and again neither its health nor how it ended.
+    """
+    state, health = str(container["State"]), str(container.get("Health") or "")
+    if state == "exited":
+        return state if container.get("ExitCode") else None
+    if state in ("restarting", "paused", "dead"):
+        return state
+    return None if health in ("healthy", "") else health
 
 
 TITLES = {

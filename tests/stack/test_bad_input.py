@@ -166,12 +166,12 @@ class TestDatabase:
                 def up(address: str) -> tuple[int, str]:
                     return call("up", "--offline", **made.environment, AGENT_LOOP_DATABASE_URL=address)
 
-                status, said = up(url.replace("right", "wrong"))
+                status, said = up(url.replace("right", "mistyped"))
                 assert status == 5
                 line = said.strip().splitlines()[-1]
                 assert line.startswith("agent-loop: Not every container became healthy: agent (")
                 assert 'password authentication failed for user "agent". Check AGENT_LOOP_DATABASE_URL' in line
-                assert "wrong" not in said
+                assert "mistyped" not in said
                 assert up(url)[0] == 0
                 with made.client("AGENT_LOOP_PORT") as client:
                     assert client.get("/ready").status_code == 200

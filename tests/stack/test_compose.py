@@ -147,6 +147,7 @@ def test_logs_to_search_add_two_services_and_what_grafana_asks_them(mode: str) -
         f"{provisioned}/dashboards/logs.yml",
         "/etc/grafana/logs",
     }
+    assert searched["services"]["agent"]["environment"].get("AGENT_LOOP_LOG_FORMAT", "json") == "json"
     nested = [one for one in after for other in after if one.startswith(f"{other}/")]
     assert nested == [], "the engine cannot make a place for a mount inside of one that is read-only"
 

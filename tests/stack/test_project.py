@@ -95,3 +95,23 @@ def test_a_switch_between_processor_and_card_leaves_one_model_server(card_before
     assert up.other_variant(project.remembered(tmp_path), now) == ("ollama-gpu" if card_before else "ollama")
     assert up.other_variant(project.remembered(tmp_path), before) is None
     assert up.other_variant(before, Project("prod", offline=True, state=tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("container", "wrong"),
+    [
+        ({"State": "running", "Health": "healthy", "ExitCode": 0}, None),
+        ({"State": "running", "Health": "", "ExitCode": 0}, None),
+        ({"State": "exited", "Health": "", "ExitCode": 0}, None),
+        ({"State": "created", "Health": "", "ExitCode": 0}, None),
+        ({"State": "exited", "Health": "", "ExitCode": 2}, "exited"),
+        ({"State": "running", "Health": "unhealthy", "ExitCode": 0}, "unhealthy"),
+        ({"State": "running", "Health": "starting", "ExitCode": 0}, "starting"),
+        # As seen of one that ends at once and is started again: no health, no exit status.
+        ({"State": "restarting", "Health": "", "ExitCode": 0}, "restarting"),
+        ({"State": "restarting", "Health": "starting", "ExitCode": 0}, "restarting"),
+    ],
+)
+def test_what_keeps_a_stack_from_being_up(container: dict[str, object], wrong: str | None) -> None:
+    """A container that ends again and again is named, whatever moment it is looked at."""
+    assert up.trouble(container) == wrong
