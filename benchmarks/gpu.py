@@ -13,6 +13,7 @@ workloads   packed   sequences of full length, every token learned
 
 All arms get the same rows in a step; only real tokens count, never padding. Times are medians over --steps after
 --warmup, by the card's own clock; on a CPU that does other work too, `processor_seconds_per_step` is what to trust.
+There `peak_bytes` is the whole process and `tensor_bytes` what one step's results hold at once.
 `teraflops` counts useful operations alone, recomputation not, for every arm; `of_ceiling` is its share of what a large
 matrix product reached first in the same run. `first_loss` must agree between arms (1e-2) for the comparison to mean
 anything; the last line says whether it does, and gives the ratios, and how far the goals for a Hopper card are met.
@@ -134,6 +135,8 @@ def compare(lines: list[dict[str, Any]]) -> dict[str, Any]:
             found["speed"] = round(line["tokens_per_second"] / base["tokens_per_second"], 3)
             found["processor"] = round(line["processor_seconds_per_step"] / base["processor_seconds_per_step"], 3)
             found["memory"] = round(line["peak_bytes"] / base["peak_bytes"], 3)
+            if line.get("tensor_bytes") and base.get("tensor_bytes"):
+                found["tensors"] = round(line["tensor_bytes"] / base["tensor_bytes"], 3)
         goal = GOALS.get((line["shape"], line["arm"]))
         if goal and line["workload"] == "packed" and ("H100" in line["device"] or "H200" in line["device"]):
             found["of_goal"] = round(line["tokens_per_second"] / goal, 3)

@@ -132,6 +132,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "teraflops": round(rate * useful / 1e12, 4),
         "mfu": round(rate * useful / (card.tflops * 1e12), 4) if card and card.tflops else None,
         "launches_per_step": clock.launches,
+        "tensor_bytes": clock.tensors,
         "peak_bytes": peak,
         "reserved_bytes": reserved,
         "versions": _versions(),

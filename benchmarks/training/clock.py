@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from benchmarks.training.tensors import Tensors
+
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 
 
 class Clock:
-    """`begin` and `end` around each step. On a card nothing waits in between; the last step may be profiled.
+    """`begin` and `end` around each step. On a card nothing waits in between; one more step at the end is looked into.
 
     The first `warmup` steps count for compilation alone; peaks are those of the steps after them.
     """
@@ -22,13 +24,16 @@ class Clock:
         self._warmup, self._steps = warmup, steps
         self._marks: list[tuple[Any, Any]] = []
         self._used: list[float] = []
-        self._profile: Any = None
+        self._look: Any = None
         self.launches: int | None = None
+        """Kernels that a step launches; None on a CPU."""
+        self.tensors: int | None = None
+        """Bytes of results that a step holds at once, weights and optimizer apart; None on a card, which counts all."""
 
     @property
     def total(self) -> int:
-        """Steps to do: warm-up, measured, and on a card one that is profiled."""
-        return self._warmup + self._steps + self._cuda
+        """Steps to do: warm-up, measured, and the one that is looked into."""
+        return self._warmup + self._steps + 1
 
     def begin(self) -> None:
         """A step begins."""
@@ -38,21 +43,26 @@ class Clock:
             torch.cuda.reset_peak_memory_stats()
         if number == self._warmup + self._steps:
             activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-            self._profile = torch.profiler.profile(activities=activities)
-            self._profile.__enter__()
+            self._look = torch.profiler.profile(activities=activities) if self._cuda else Tensors()
+            self._resident = _resident()
+            self._look.__enter__()
         self._start, self._processor = self._mark(), time.process_time()
 
     def end(self) -> None:
         """A step is over."""
         self._used.append(time.process_time() - self._processor)
         self._marks.append((self._start, self._mark()))
-        if self._profile is not None:
-            torch.cuda.synchronize()
-            self._profile.__exit__(None, None, None)
-            self.launches = sum(event.count for event in self._profile.key_averages() if event.key in LAUNCHES)
+        if self._look is not None:
+            if self._cuda:
+                torch.cuda.synchronize()
+            self._look.__exit__(None, None, None)
+            if self._cuda:
+                self.launches = sum(event.count for event in self._look.key_averages() if event.key in LAUNCHES)
+            else:
+                self.tensors = self._look.peak
 
     def seconds(self) -> list[float]:
-        """Of each step, warm-up first; without the profiled one."""
+        """Of each step, warm-up first; without the one that is looked into."""
         if self._cuda:
             torch.cuda.synchronize()
             found = [start.elapsed_time(end) / 1000 for start, end in self._marks]
@@ -68,7 +78,7 @@ class Clock:
         """Bytes: in use and, on a card, taken from it. On a CPU the process's resident memory."""
         if self._cuda:
             return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, None
+        return self._resident, None
 
     def _mark(self) -> Any:
         if not self._cuda:
@@ -78,14 +88,19 @@ class Clock:
         return event
 
 
+def _resident() -> int:
+    """Bytes of memory that this process had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def ceiling(device: str) -> float:
     """Teraflops of a large matrix product here and now: what the card gives at most, by its clock and heat."""
     size, dtype = (8192, torch.bfloat16) if device == "cuda" else (512, torch.float32)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     clock = Clock(device, warmup=3, steps=10)
-    for _ in range(13):
+    for _ in range(clock.total):
         clock.begin()
         for _ in range(10):
-            a @ b
+            torch.mm(a, b)
         clock.end()
     return 10 * 2 * size**3 / min(clock.seconds()[3:]) / 1e12

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.training.tensors import Tensors
 from trainer import model, recompute, step
 from trainer.model import Trainable
 from trainer.plan import LEVELS
@@ -39,28 +38,6 @@ def trainable(job: Any) -> Trainable:
     return found
 
 
-class Kept(TorchDispatchMode):
-    """Sums the memory of results that are still there, and counts operators."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.calls[func.name()] += 1
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                self.seen[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        return out
-
-    def alive(self) -> int:
-        """Bytes."""
-        return sum(size for ref, size in self.seen.values() if not ref.expired())
-
-
 def batch_of(job: Any) -> step.Batch:
     return step.collate(job.dataset, job.dataset.train[:4], 0)
 
@@ -81,7 +58,7 @@ class TestLevels:
         gradients: dict[str, torch.Tensor] = {}
         for level in LEVELS:
             trainable.layers.set(level)
-            with Kept() as memory:
+            with Tensors() as memory:
                 loss = step.batch_loss(trainable, batch, 64)
                 kept[level] = memory.alive() / places
             del loss
@@ -154,7 +131,7 @@ def test_selective_keeps_quantised_products_and_fused_attention() -> None:
     calls: dict[str, Counter[str]] = {}
     for level in ("selective", "full"):
         recompute.Layers([block], level, rank=4, compiled=False)
-        with Kept() as counted:
+        with Tensors() as counted:
             block(torch.randn(1, 1, 8, 32, requires_grad=True)).sum().backward()
         calls[level] = counted.calls
         del block.forward
