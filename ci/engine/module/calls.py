@@ -44,7 +44,7 @@ class ModuleFunctions:
             raise failure(message, {k: json.loads(v) for k, v in values.items()}, through_function=True)
         if not wanted.answered:
             how = "its process ended" if status is None else f"its process gave status {status}"
-            said = self._process.last_words()
+            said = self._process.last_words() if status is None else ""
             raise FunctionFailed(f"The module gave no answer: {how}{': ' + said if said else ''}.")
         return wanted.value
 

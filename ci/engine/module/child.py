@@ -69,7 +69,9 @@ def main() -> None:
                 anyio.run(serve)
                 ended = True
             except SystemExit as end:  # by a function
-                answer(end.code)
+                if isinstance(end.code, str):
+                    print(end.code, file=sys.stderr)
+                answer(end.code or 0)
 
 
 async def _stay() -> None:
