@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import checkpoint, metrics, model, randomness, status, step, trackers
 from .checkpoint import Identity, State
-from .errors import Diverged, Stopped
+from .errors import Diverged, OutOfMemory, Stopped
 from .interruption import Stop, wish_to_stop
 from .journal import say
 from .launch import Job
@@ -47,7 +47,13 @@ def train(job: Job) -> State:
             status.forget_stop(job.run)
             checkpoint.clean_unfinished(job.run / "checkpoints")
         stop = stack.enter_context(wish_to_stop(job.run))
-        return _Loop(job, processes, stop, stack).run()
+        try:
+            return _Loop(job, processes, stop, stack).run()
+        except torch.OutOfMemoryError as error:  # not a micro-batch, which is done again: the optimizer, an evaluation
+            raise OutOfMemory(
+                "Out of memory beside the micro-batches. The last checkpoint is intact: free what other programs hold "
+                "and run the same command to go on, or lower lora.rank or eval.sample_tokens."
+            ) from error
 
 
 class _Loop:

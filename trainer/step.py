@@ -121,9 +121,7 @@ def accumulate(
         # Outside the handler: the traceback holds the failed micro-batch's tensors.
         for parameter in trainable.parameters:
             parameter.grad = None
-        gc.collect()
-        if trainable.device.type == "cuda":
-            torch.cuda.empty_cache()
+        _free(trainable)
         randomness.restore(before)
         if micro > 1:
             micro //= 2
@@ -148,14 +146,32 @@ def batch_loss(trainable: Trainable, batch: Batch, chunk: int) -> Tensor:
 def evaluate(
     trainable: Trainable, dataset: Dataset, *, micro: int, pad_id: int, chunk: int, multiple: int = 1
 ) -> float:
-    """The mean loss of the held-out tokens. Leaves the model in training mode."""
+    """The mean loss of the held-out tokens. Leaves the model in training mode.
+
+    Where memory runs out it goes on in smaller pieces; at one sequence torch's error is raised.
+    """
     trainable.model.eval()
     total = torch.zeros((), device=trainable.device)
-    for start in range(0, len(dataset.eval), micro):
+    start = 0
+    while start < len(dataset.eval):
         batch = collate(dataset, dataset.eval[start : start + micro], pad_id, multiple)
-        total += batch_loss(trainable, batch, chunk)
+        try:
+            total += batch_loss(trainable, batch, chunk)
+            start += micro
+            continue
+        except torch.OutOfMemoryError:
+            if micro == 1:
+                raise
+        _free(trainable)  # outside the handler: the traceback holds the failed batch's tensors
+        micro //= 2
     trainable.model.train()
     return float(total) / max(1, supervised_tokens(dataset, dataset.eval))
+
+
+def _free(trainable: Trainable) -> None:
+    gc.collect()
+    if trainable.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _longest(dataset: Dataset, groups: Sequence[Group]) -> int:

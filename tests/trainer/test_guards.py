@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.left_behind import adapter, cut_back, losses
-from trainer import checkpoint, step
-from trainer.errors import Diverged, VocabularyMismatch
+from trainer import checkpoint, loop, status, step
+from trainer.errors import Diverged, OutOfMemory, VocabularyMismatch
 from trainer.loop import train
 
 pytestmark = pytest.mark.long
@@ -86,6 +87,22 @@ class TestGuards:
         assert (loaded.state.micro, loaded.state.level) == (1, "selective")
         assert (run / "train.log").read_text().count("Out of memory") == 3  # to 2, to 1, to selective
         assert adapter(run) == expected
+
+    def test_memory_that_runs_out_elsewhere(
+        self, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The optimizer's moments are made in its first step: no room for them is a line, and status 14."""
+
+        def full(*_: object, **__: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(
+            loop, "make_optimizer", lambda *_: SimpleNamespace(step=full, param_groups=[], state_dict=dict)
+        )
+        with pytest.raises(OutOfMemory, match="beside the micro-batches") as caught:
+            train(prepare(tmp_path / "run"))
+        assert caught.value.exit_code == 14
+        assert status.read(tmp_path / "run") is not None
 
     def test_a_tokenizer_of_another_model(self, prepare: Any, tmp_path: Path) -> None:
         """More tokens than rows in the embedding is told before training, not as an index error on the card."""

@@ -158,6 +158,27 @@ class TestOutOfMemory:
         finally:
             trainable.layers.set("off")
 
+    def test_an_evaluation_goes_on_in_smaller_pieces(
+        self, trainable: Trainable, prepare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each held-out row counts once, whatever fits at a time; the model trains on afterwards."""
+        job = prepare(tmp_path / "run", "lora.rank=4", "data.eval_fraction=0.2")
+        assert len(job.dataset.eval) > 4
+        whole = step.evaluate(trainable, job.dataset, micro=8, pad_id=0, chunk=64)
+        real, sizes = step.batch_loss, []
+
+        def small_card(trainable: Trainable, batch: step.Batch, chunk: int) -> torch.Tensor:
+            sizes.append(len(batch.ids))
+            if len(batch.ids) > 2 and len(sizes) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(trainable, batch, chunk)
+
+        monkeypatch.setattr(step, "batch_loss", small_card)
+        parts = step.evaluate(trainable, job.dataset, micro=4, pad_id=0, chunk=64)
+        assert sizes[:3] == [4, 4, 2]
+        assert parts == pytest.approx(whole, rel=1e-5)
+        assert trainable.model.training
+
     def test_one_row_that_does_not_fit(self, trainable: Trainable, job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """At a micro-batch of one and the last level there is only advice left."""
 
