@@ -27,8 +27,12 @@ from .plan import LEVELS
 
 FACTOR = {"mm": 0, "linear": 0, "addmm": 1, "gemm_4bit": 0}
 """Products by their operator's name: which argument is the activation. bitsandbytes' own dequantises on the way."""
-ATTENTION = ("scaled_dot_product", "flex_attention")
-"""Parts of the names of fused attention. Attention in single steps would keep all scores, so it is computed again."""
+ATTENTION = ("scaled_dot_product", "flex_attention", "inductor_compiled_code")
+"""Parts of the names of fused attention; the last is flex attention where transformers compiles it alone. Attention in
+single steps would keep all scores, so it is computed again."""
+VARIANTS = 32
+"""Times that torch may compile a layer anew: two kinds, each for training, evaluation and samples, each for full and
+for short batches. Past torch's own limit of 8 it runs uncompiled without a word."""
 
 
 class Layers:
@@ -37,6 +41,9 @@ class Layers:
     def __init__(self, layers: Iterable[nn.Module], level: str, *, rank: int, compiled: bool) -> None:
         self._plain: list[tuple[Any, Callable[..., Any]]] = [(layer, layer.forward) for layer in layers]
         self._rank, self._compiled = rank, compiled
+        if compiled:
+            limits: Any = torch._dynamo.config  # pyright: ignore[reportPrivateUsage]
+            limits.recompile_limit = max(limits.recompile_limit, VARIANTS)
         self.level = ""
         self.set(level)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from trainer import config, metrics, model
+from tests.trainer.left_behind import losses
+from trainer import config, model
 from trainer.data.dataset import prepare as prepare_data
 from trainer.data.template import ChatTokenizer
 
@@ -37,7 +38,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory, prepare: Any) -> dict[int, fl
 
     run = tmp_path_factory.mktemp("parity") / "ours"
     train(prepare(run, *SETS))
-    return {int(r["step"]): r["loss"] for r in metrics.read(run / "metrics.jsonl")}
+    return losses(run)
 
 
 def same_rows(base: Path) -> tuple[config.TrainConfig, Any]:
