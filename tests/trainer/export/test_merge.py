@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.trainer.export.conftest import RANK, write_adapter
 from trainer.export.errors import ExportError, UnsupportedExport
@@ -108,6 +108,18 @@ class TestRefusals:
         said = json.loads((adapter / "adapter_config.json").read_text())
         (adapter / "adapter_config.json").write_text(json.dumps({**said, **setting}))
         with pytest.raises(UnsupportedExport):
+            Adapter.read(adapter)
+
+    def test_adapters_outside_the_text_decoder(self, run: Path, tmp_path: Path) -> None:
+        """A vision tower has layers of the same names: taken for the decoder's, they would replace its updates."""
+        adapter = tmp_path / "adapter"
+        shutil.copytree(run / "adapter", adapter)
+        weights = load_file(adapter / "adapter_model.safetensors")
+        name, value = next(iter(weights.items()))
+        seen = name.replace("model.layers.", "model.vision_tower.encoder.layers.")
+        assert seen != name
+        save_file({**weights, seen: value.clone()}, adapter / "adapter_model.safetensors")
+        with pytest.raises(UnsupportedExport, match=r"vision_tower.*our merge does not know it"):
             Adapter.read(adapter)
 
     def test_interrupted(self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
