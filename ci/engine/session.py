@@ -126,7 +126,8 @@ class Session:
 
     # What a session is made of; each made when it is first needed.
 
-    def _part(self, name: str, make: Callable[[], Any]) -> Any:
+    def part(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, once a session, whichever threads ask."""
         with self._lock:
             if name not in self._parts:
                 self._parts[name] = make()
@@ -137,28 +138,28 @@ class Session:
         """Snapshots of host folders."""
         from .files.host import Host
 
-        return self._part("host", lambda: Host(self.workdir))
+        return self.part("host", lambda: Host(self.workdir))
 
     @property
     def secrets(self) -> Secrets:
         """Plaintexts by name and by address."""
         from .secrets import Secrets
 
-        return self._part("secrets", lambda: Secrets(self.env, self.workdir))
+        return self.part("secrets", lambda: Secrets(self.env, self.workdir))
 
     @property
     def images(self) -> Images:
         """Base images: configuration and where their layers are."""
         from .build.images import Images
 
-        return self._part("images", lambda: Images(self))
+        return self.part("images", lambda: Images(self))
 
     @property
     def builder(self) -> Builder:
         """Turns needs into BuildKit builds."""
         from .build.builder import Builder
 
-        return self._part("builder", lambda: Builder(self))
+        return self.part("builder", lambda: Builder(self))
 
     @property
     def scratch(self) -> Path:

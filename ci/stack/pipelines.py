@@ -84,8 +84,6 @@ class _Pipelines:
                 loads: dict[str, Future[Any]] = {}
                 for tag, words in lines.items():
                     with _told(tag, words):
-                        # Made before threads ask for them: from Python 3.12 on two would make two.
-                        _ = session.builder.folder, session.builder.buildkit
                         container = self._descriptions.find(words) or self._describe(words)
                     leaf = Field("exportImage", {"name": json.dumps(tag)})
                     loads[tag] = beside.submit(api.chain, container.type, session.remember(container), [leaf])

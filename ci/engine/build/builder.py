@@ -11,7 +11,6 @@ import platform as host_platform
 import tarfile
 import threading
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -47,6 +46,7 @@ class Builder:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.buildkit = BuildKit(session.env, session.options.builder, session.options.progress)
         self.trees: dict[str, Tree] = {}
         """Static file systems that were worked out, by key."""
         self.platform = MACHINES.get(host_platform.machine(), f"linux/{host_platform.machine()}")
@@ -58,20 +58,17 @@ class Builder:
         self._lock = threading.RLock()
         self._count = itertools.count()
 
-    @cached_property
-    def buildkit(self) -> BuildKit:
-        """The program that builds."""
-        options = self.session.options
-        return BuildKit(self.session.env, options.builder, options.progress)
-
-    @cached_property
+    @property
     def tools(self) -> Tools:
         """busybox and certificates. Raises SetupError."""
-        return find_tools(self.session.env)
+        return self.session.part("tools", lambda: find_tools(self.session.env))
 
-    @cached_property
+    @property
     def folder(self) -> Path:
-        """The main build context of all builds of the session."""
+        """The main build context of all builds of the session, made when it is first needed."""
+        return self.session.part("context", self._context)
+
+    def _context(self) -> Path:
         folder = self.session.scratch / "build" / "context"
         folder.mkdir(parents=True)
         write_tools(folder, self.tools)
@@ -84,8 +81,7 @@ class Builder:
 
     def close(self) -> None:
         """End what runs."""
-        if "buildkit" in self.__dict__:
-            self.buildkit.close()
+        self.buildkit.close()
 
     # Answers
 
