@@ -8,6 +8,8 @@ plain function from arguments to exit status where the part parses its own words
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -130,7 +132,21 @@ def invoke(command: Command, argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line. Exit status: the command's own; 2 for words that are no command."""
+    """Run one command line. Exit status: the command's own; 2 for words that are no command.
+
+    A reader that goes away (`agent-loop … | head`) ends it without a word, with the status that a shell gives SIGPIPE.
+    """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of the output goes nowhere
+        return 128 + signal.SIGPIPE
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())

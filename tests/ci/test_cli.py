@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -32,6 +33,14 @@ class TestOverview:
         )
         done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"
+
+    def test_a_reader_that_goes_away_ends_it_without_a_word(self) -> None:
+        """`agent-loop --help | head -1`: no traceback, and the status of a program that SIGPIPE ended."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        done = subprocess.run([sys.executable, "-m", "ci.cli", "--help"], stdout=writing, stderr=subprocess.PIPE)
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (141, b"")
 
     def test_names_are_unique(self) -> None:
         """No two rows answer to one name."""

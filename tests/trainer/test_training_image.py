@@ -60,6 +60,15 @@ def test_the_run_comes_back(first: Path) -> None:
     assert any(torch.count_nonzero(parameter) for parameter in trained), "adapters begin with B at zero"
 
 
+def test_triton_could_compile_in_it(first: Path) -> None:
+    """A compiler and the headers of the interpreter that trains are there: an extension of Python compiles."""
+    gcc = "'gcc -include Python.h -x c -c -o /tmp/launcher.o /dev/null -I' + sysconfig.get_path('include')"
+    code = f"import os; import sysconfig; os.system({gcc}) and exit('not compiled'); print('compiled')"
+    words = ("with-exec", f"--args=/app/.venv/bin/python,-c,{code}", "stdout")
+    done = agent_loop("call", "-s", "build-training", *words)
+    assert done.stdout.strip() == "compiled", done.stderr[-2000:]
+
+
 def test_its_export_was_verified_inside(first: Path) -> None:
     """The GGUF was compared with the trained model by the image's own llama.cpp, and lies in the folder."""
     report = json.loads((first / "export" / "export.json").read_text())

@@ -58,8 +58,8 @@ POSTGRESQL = (
 TEST_PACKAGES = ("chromium", "nginx", "postgresql", "prometheus", "prometheus-alertmanager", *LIBRARIES)
 """What tests in the test container talk to: a browser, a proxy, a database, promtool, amtool."""
 
-COMPILER = ("gcc", "libc6-dev")
-"""Triton compiles a launcher for each kernel when it first runs."""
+COMPILER = ("gcc", "libc6-dev", "libpython3-dev")
+"""Triton compiles a launcher, an extension of Python, for each kernel when it first runs."""
 
 
 def builder(

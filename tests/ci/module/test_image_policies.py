@@ -172,7 +172,7 @@ def test_torch_is_in_the_training_image_alone(planned: Images, name: str) -> Non
 
 def test_a_compiler_is_in_the_training_image_alone(planned: Images) -> None:
     """Triton needs one when it runs; nothing else does."""
-    assert planned["training"].named("gcc libc6-dev")
+    assert planned["training"].named("gcc libc6-dev libpython3-dev")
     assert not [name for name in STAGES if name != "training" and planned[name].named("gcc")]
 
 
