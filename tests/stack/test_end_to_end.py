@@ -139,6 +139,9 @@ class TestCanary:
         image = variant(running, "good", "with-label", "--name", "test", "--value", "good")
         with load(client, "What is 12*7?") as statuses:
             status, said = self.release(running, image, "good", tmp_path / "golden.jsonl")
+            for _ in range(2):  # noise in latencies may leave a release undecided, which is no harm: start it again
+                if "inconclusive" in said:
+                    status, said = self.release(running, image, "good", tmp_path / "golden.jsonl")
         assert status == 0, said
         assert "agent-canary" not in running.containers()
         served = running.docker("inspect", running.containers()["agent"], "--format", "{{.Config.Image}}")
