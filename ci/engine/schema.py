@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import notes
 from .errors import SetupError
 
 FORMAT = 7
@@ -114,13 +115,7 @@ def load(cache: Path | None = None) -> Schema:
     from .client import read  # only where nothing is kept yet
 
     schema = read(version)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(_freeze(schema)))
-        scratch.replace(path)
-    except OSError:
-        pass  # a read-only home costs half a second a session, nothing else
+    notes.keep(path, _freeze(schema))
     return schema
 
 

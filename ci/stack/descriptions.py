@@ -8,10 +8,8 @@ importing dagger and running the module. `tests/stack/test_pipelines.py` holds o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,18 +55,15 @@ class Descriptions:
             return None
 
     def keep(self, words: Sequence[str], node: Node) -> None:
-        """Note what these words made. A folder that takes no note costs the time that one would save."""
+        """Note what these words made."""
+        from ci.engine import notes
         from ci.engine.graph import dump
 
         kept = self._read()
         key = self._key(words)
         kept.pop(key, None)
         kept[key] = dump(node)
-        draft = self._path.with_suffix(f".{os.getpid()}")
-        with contextlib.suppress(OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(dict(list(kept.items())[-KEPT:])))
-            draft.replace(self._path)
+        notes.keep(self._path, dict(list(kept.items())[-KEPT:]))
 
     def _key(self, words: Sequence[str]) -> str:
         return hashlib.sha256(json.dumps([self._base, *words]).encode()).hexdigest()

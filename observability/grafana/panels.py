@@ -141,29 +141,10 @@ def build(board: Board) -> str:
         )
     )
     if board.jobs:
-        made.with_variable(
-            dashboard_builders.QueryVariable("job")
-            .label("Deployment")
-            .datasource(METRICS)
-            .query('label_values(up{job=~"agent|agent-canary"}, job)')
-            .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
-            .multi(True)
-            .include_all(True)
-            .all_value("agent|agent-canary")
-            .current(dashboard.VariableOption(selected=True, text="All", value="$__all"))
-        )
+        jobs = 'label_values(up{job=~"agent|agent-canary"}, job)'
+        made.with_variable(_choice("job", "Deployment", METRICS, jobs, every="agent|agent-canary"))
     if board.searched:
-        made.with_variable(
-            dashboard_builders.QueryVariable("service")
-            .label("Service")
-            .datasource(LOGS)
-            .query("label_values(service)")
-            .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
-            .multi(True)
-            .include_all(True)
-            .all_value(".+")
-            .current(dashboard.VariableOption(selected=True, text="All", value="$__all"))
-        )
+        made.with_variable(_choice("service", "Service", LOGS, "label_values(service)", every=".+"))
         for name, label in (("run", "Run"), ("words", "Words")):
             made.with_variable(dashboard_builders.TextBoxVariable(name).label(label).default_value(""))
     number = 1
@@ -187,6 +168,21 @@ _KINDS = {
     "table": table_builders.Panel,
     "lines": logs_builders.Panel,
 }
+
+
+def _choice(name: str, label: str, source: common.DataSourceRef, query: str, *, every: str) -> Any:
+    """A variable with several of a label's values at a time; `every` is what stands for all of them."""
+    return (
+        dashboard_builders.QueryVariable(name)
+        .label(label)
+        .datasource(source)
+        .query(query)
+        .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .multi(True)
+        .include_all(True)
+        .all_value(every)
+        .current(dashboard.VariableOption(selected=True, text="All", value="$__all"))
+    )
 
 
 def _panel(panel: Panel) -> Any:

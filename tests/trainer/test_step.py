@@ -117,6 +117,20 @@ class TestInvariance:
             assert torch.equal(found, plain), setting
 
 
+def two_rows_fit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let memory run out at the second batch and after it where there are more than two rows; the rows of each."""
+    real, rows = step.batch_loss, list[int]()
+
+    def small_card(trainable: Trainable, batch: step.Batch, chunk: int) -> torch.Tensor:
+        rows.append(len(batch.ids))
+        if len(batch.ids) > 2 and len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(trainable, batch, chunk)
+
+    monkeypatch.setattr(step, "batch_loss", small_card)
+    return rows
+
+
 class TestOutOfMemory:
     def test_the_same_step_is_done_again_in_smaller_pieces(
         self, trainable: Trainable, job: Any, monkeypatch: pytest.MonkeyPatch
@@ -124,15 +138,7 @@ class TestOutOfMemory:
         """After running out of memory half-way, the step's gradient is what it would have been, in halves."""
         groups = job.dataset.train[:8]
         expected, _, _ = gradient(trainable, job, groups, 2)
-        real, calls, heard = step.batch_loss, [], []
-
-        def small_card(trainable: Trainable, batch: step.Batch, chunk: int) -> torch.Tensor:
-            calls.append(len(batch.ids))
-            if len(batch.ids) > 2 and len(calls) > 1:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return real(trainable, batch, chunk)
-
-        monkeypatch.setattr(step, "batch_loss", small_card)
+        calls, heard = two_rows_fit(monkeypatch), []
         found, _, used = gradient(trainable, job, groups, 4, on_retry=lambda *said: heard.append(said))
         assert (calls, used, heard) == ([4, 4, 2, 2, 2, 2], 2, [(2, "off")])
         assert torch.equal(found, expected)
@@ -165,15 +171,7 @@ class TestOutOfMemory:
         job = prepare(tmp_path / "run", "lora.rank=4", "data.eval_fraction=0.2")
         assert len(job.dataset.eval) > 4
         whole = step.evaluate(trainable, job.dataset, micro=8, pad_id=0, chunk=64)
-        real, sizes = step.batch_loss, []
-
-        def small_card(trainable: Trainable, batch: step.Batch, chunk: int) -> torch.Tensor:
-            sizes.append(len(batch.ids))
-            if len(batch.ids) > 2 and len(sizes) > 1:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return real(trainable, batch, chunk)
-
-        monkeypatch.setattr(step, "batch_loss", small_card)
+        sizes = two_rows_fit(monkeypatch)
         parts = step.evaluate(trainable, job.dataset, micro=4, pad_id=0, chunk=64)
         assert sizes[:3] == [4, 4, 2]
         assert parts == pytest.approx(whole, rel=1e-5)

@@ -25,7 +25,7 @@ def main(folder: Path, name: str, words: list[str]) -> None:
     def named(model: Any, tokenizer: Any) -> str:
         try:
             return recognise(model, tokenizer)
-        except NotImplementedError:
+        except NotImplementedError:  # what the converter raises where it has no name for a tokenizer
             if not name:
                 raise
             return name

@@ -6,10 +6,8 @@ layer became which when it was dated. It counts only while the store holds that 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ci.engine.errors import BuildFailed
+from ci.engine.notes import keep
 from ci.engine.schema import cache_folder
 
 from .times import Layer
@@ -78,16 +77,11 @@ class Exports:
     def note(self, name: str, exported: Exported) -> None:
         """Remember an export. Two images of a session may be noted at the same moment."""
         layers = {before: [layer.digest, layer.size] for before, layer in exported.layers.items()}
-        with _NOTING, contextlib.suppress(OSError):  # a read-only home costs an export, nothing else
+        with _NOTING:
             notes = _read()
             notes.pop(name, None)
             notes[name] = [exported.made_from, exported.digest, exported.latest, layers]
-            kept = {"format": FORMAT, "images": dict(list(notes.items())[-REMEMBERED:])}
-            path = _path()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = path.with_suffix(f".{os.getpid()}")
-            scratch.write_text(json.dumps(kept))
-            scratch.replace(path)
+            keep(_path(), {"format": FORMAT, "images": dict(list(notes.items())[-REMEMBERED:])})
 
 
 def _path() -> Path:

@@ -116,7 +116,7 @@ class Invocation:
             inner = (value or {}).get(step.function.name)
         else:
             inner = self._functions.call(ref.name, step.function.name, value, self._inputs(step))
-        inner = returned(inner, step.function, frozenset(self._catalog.module.objects))
+        inner = returned(inner, step.function, self._catalog.module.objects)
         return self._follow(inner, step.function.returns, steps[1:], save_to)
 
     def _each(self, value: Any, element: TypeRef, steps: Sequence[Step], save_to: Path | None) -> Any:

@@ -38,7 +38,7 @@ def main() -> None:
     with os.fdopen(requests) as asked, os.fdopen(answers, "w") as told:
         first = asked.readline()
         if not first:  # no module was opened after all
-            return
+            return None
         environment = json.loads(first)
         os.environ.clear()
         os.environ.update(environment)
@@ -63,11 +63,9 @@ def main() -> None:
                 del connection.close
                 await connection.close()
 
-        ended = False
-        while not ended:
+        while True:
             try:
-                anyio.run(serve)
-                ended = True
+                return anyio.run(serve)
             except SystemExit as end:  # by a function
                 if isinstance(end.code, str):
                     print(end.code, file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Container
 from typing import Any
 
 from .errors import FunctionFailed
@@ -18,7 +19,7 @@ _NAMES = {"STRING": "a text", INTEGER: "a whole number", FLOAT: "a number", BOOL
 _SHOWN = 60
 
 
-def returned(value: Any, function: Function, own: frozenset[str]) -> Any:
+def returned(value: Any, function: Function, own: Container[str]) -> Any:
     """The value as the declared type has it. `own` names the module's object types, whose values are JSON objects.
 
     Raises FunctionFailed with the function, the value and the type.
@@ -26,7 +27,7 @@ def returned(value: Any, function: Function, own: frozenset[str]) -> Any:
     return _converted(value, function.returns, function.name or "The constructor", own)
 
 
-def _converted(value: Any, ref: TypeRef, where: str, own: frozenset[str]) -> Any:
+def _converted(value: Any, ref: TypeRef, where: str, own: Container[str]) -> Any:
     if ref.kind == VOID:
         return None
     if value is None and ref.optional:

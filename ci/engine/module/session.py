@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ci.engine import notes
 from ci.engine.fields.module import Calls, serve_module
 from ci.engine.schema import cache_folder
 from ci.engine.session import Options, Plan, Session
@@ -65,11 +65,7 @@ def registered(source: ModuleSource, show: Show) -> ModuleTypes:
         return ModuleTypes.from_json(json.loads(path.read_text()))
     with opened(source, show, plan=Plan()) as module:
         types = _register(source, module)
-    with contextlib.suppress(OSError):  # a read-only home costs one import a call, nothing else
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(types.to_json()))
-        scratch.replace(path)
+    notes.keep(path, types.to_json())
     return types
 
 

@@ -11,11 +11,6 @@ from tests.fakes.ollama import FakeOllama
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def ollama() -> AsyncIterator[FakeOllama]:
     async with FakeOllama() as fake:
         yield fake

@@ -37,11 +37,6 @@ GREEDY = Sampling(temperature=0.0, max_tokens=12)
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_gguf.write(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 

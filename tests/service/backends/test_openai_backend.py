@@ -34,11 +34,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def server() -> AsyncIterator[FakeOpenAI]:
     async with FakeOpenAI() as fake:
         yield fake

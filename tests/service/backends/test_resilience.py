@@ -34,11 +34,6 @@ from tests.fakes.ollama import FakeOllama, Fault, Model, Plan
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def ask(model: str = "scripted") -> ChatRequest:
     return ChatRequest(model, (Message("user", "hi"),))
 

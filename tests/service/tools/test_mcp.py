@@ -27,11 +27,6 @@ CONTEXT = ToolContext("run_1", "call_1", "0" * 64)
 CHILD = {"command": [sys.executable, "-m", "tests.fakes.mcp_server"]}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @asynccontextmanager
 async def listening() -> AsyncIterator[str]:
     """The server on a loopback port."""

@@ -25,11 +25,6 @@ FLAGS = [
 Open = Callable[..., Awaitable[Page]]
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")  # as long as it lives nothing else can call anyio.run
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:

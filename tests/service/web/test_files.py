@@ -17,11 +17,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.in_image]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def client() -> httpx.AsyncClient:
     app = FastAPI()
     app.include_router(web.router)

@@ -79,7 +79,6 @@ SIZES = {
     "num_key_value_heads": 2,
     "head_dim": 32,
     "max_position_embeddings": 512,
-    "tie_word_embeddings": True,
 }
 
 
@@ -132,6 +131,7 @@ def make(folder: Path, family: Family, *, pattern: str | None = None) -> Path:
     ids = {token["content"]: int(index) for index, token in tokens.items()}
     settings = getattr(transformers, f"{family.model}Config")(
         **SIZES,
+        tie_word_embeddings=True,
         vocab_size=-(-count // 64) * 64,
         bos_token_id=ids.get(family.begin or ""),
         eos_token_id=ids[family.end_of_turn],

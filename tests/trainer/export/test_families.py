@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainer.export.byte_level import SIZES
 from tests.trainer.export.conftest import RANK, write_adapter
 from trainer import config, tiny
 from trainer.export import official
@@ -31,14 +32,8 @@ def write_run(folder: Path, family: str) -> Path:
         "mistral": (transformers.MistralConfig, transformers.MistralForCausalLM),
     }
     sizes = {
+        **SIZES,
         "vocab_size": tiny.VOCABULARY,
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "max_position_embeddings": 512,
         "pad_token_id": 0,
         "eos_token_id": 1,
         "bos_token_id": 2,
