@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from graphql.language import FieldNode, FragmentSpreadNode, InlineFragmentNode, SelectionSetNode
@@ -48,7 +48,7 @@ class _Run:
         failed = [r for r in results if isinstance(r, FieldError)]
         if failed:
             return {"errors": [self._error(f) for f in failed], "data": None}
-        return {"data": dict(zip([k for k, _ in fields], results, strict=True))}
+        return {"data": _laid_together([k for k, _ in fields], results)}
 
     def _drive(self, steps: Generator[list[Need], list[Any], list[Any]]) -> list[Any]:
         answers: list[Any] | None = None
@@ -132,7 +132,7 @@ class _Run:
     def _select(self, node: Node, value: Any, selections: SelectionSetNode) -> Steps:
         fields = list(self._fields(selections, node.type))
         results = yield from gather([self._field(node, value, key, f) for key, f in fields])
-        return dict(zip([k for k, _ in fields], results, strict=True))
+        return _laid_together([k for k, _ in fields], results)
 
     def _field(self, node: Node, value: Any, key: str, ast: FieldNode) -> Steps:
         name = ast.name.value
@@ -183,6 +183,24 @@ class _Run:
                 raise FieldError(f"load {load[1]}: expected {load[1]}, got {target.type}")
             return (yield from self.session.value(target))
         return (yield from self.session.value(node))
+
+
+def _laid_together(keys: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """An answer's object; a key that a query asks for twice (a fragment's and its own) has what both chose."""
+    found: dict[str, Any] = {}
+    for key, value in zip(keys, values, strict=True):
+        found[key] = _both(found[key], value) if key in found else value
+    return found
+
+
+def _both(one: Any, other: Any) -> Any:
+    match one, other:
+        case dict(), dict():
+            return _laid_together([*one, *other], [*one.values(), *other.values()])
+        case list(), list() if len(one) == len(other):
+            return [_both(a, b) for a, b in zip(one, other, strict=True)]
+        case _:
+            return other
 
 
 def evaluate(session: Session, node: Node) -> Generator[list[Need], list[Any], tuple[Node, Any]]:

@@ -284,17 +284,22 @@ class Container:
         """A plain variable's value."""
         return dict(self.env).get(name)
 
-    def expand(self, text: str) -> str:
-        """`$A` and `${A}` replaced; unset is empty, there are no defaults and no escape."""
+    def expand(self, text: str, *, refuse_secrets: bool = True) -> str:
+        """`$A` and `${A}` replaced; unset is empty, there are no defaults and no escape.
+
+        Raises FieldError for a secret variable; with `refuse_secrets=False` it counts as unset.
+        """
         known = dict(self.env)
+        secret = {name for name, _ in self.secrets} if refuse_secrets else frozenset[str]()
 
         def one(match: re.Match[str]) -> str:
             braced, bare, other = match.groups()
-            if braced is not None:
-                return known.get(braced, "")
-            if bare is not None:
-                return known.get(bare, "")
-            return "" if other is not None else "$"
+            name = bare if braced is None else braced
+            if name is None:
+                return "" if other is not None else "$"
+            if name in secret:
+                raise FieldError(f'expand cannot be used with secret env variable "{name}"')
+            return known.get(name, "")
 
         return VARIABLE.sub(one, text)
 

@@ -6,6 +6,9 @@ command there), `env` and `cwd` of the session, `steps` and one of `answers` for
 compared. A step is a GraphQL query (with `variables`, `save`: names for parts of its answer, `session: new`),
 a `look` at what lies somewhere on the host, or a `shell` command. `<work>` stands for the scratch folder, `<run>`
 for a word that is new in every run, a string `$name` for something saved.
+
+`derived.jsonl` has cases of the same form that nobody recorded: their answers follow from the engine's source or
+documentation of 0.21, which `note` names, or from what the step itself must give.
 """
 
 from __future__ import annotations
@@ -96,8 +99,8 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """All recorded cases."""
-    lines = (HERE / "answers.jsonl").read_text().splitlines()
+    """All recorded cases, and the derived ones."""
+    lines = [line for name in ("answers.jsonl", "derived.jsonl") for line in (HERE / name).read_text().splitlines()]
     return [Case(**json.loads(line)) for line in lines if line.strip()]
 
 

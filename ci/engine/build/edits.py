@@ -27,13 +27,18 @@ class Edits(Sources):
         state = self._states.get(fs.base.key, State())
         scratch = not self._rooted(fs.base)
         lines: list[str] = []
+        edited = isinstance(fs, Remove | Link | Stamp | Own)
         match fs:
             case Make():
                 at = self._file(fs)
                 lines += self._parents(fs.path, fs.owner)
                 lines.append(f"COPY {flags(self._owner(fs.base, fs.owner))}{paths(at, '/' + fs.path)}")
             case MakeDir():
-                if fs.path:
+                if "/" in fs.path and fs.mode != 0o755:  # COPY makes the folders on the way, but with a mode of its own
+                    said = f"mkdir -p {shlex.quote('/' + fs.path)} && chmod {fs.mode:o} {shlex.quote('/' + fs.path)}"
+                    lines += self._edit(stage, state, scratch, ["dir", f"{fs.mode:o}", f"/{fs.path}"], said)
+                    state, edited = self._after_edit(state, scratch), True
+                elif fs.path:
                     at = f"files/{short(f'{fs.mode} {fs.path}')}"
                     self.files[at] = Tree({posixpath.basename(fs.path): Entry("dir", fs.mode)})
                     lines.append(f"COPY {paths(at + '/', folder(posixpath.dirname(fs.path)))}")
@@ -58,7 +63,7 @@ class Edits(Sources):
                 said = f"chown -R -h {owner} {shlex.quote('/' + clean(fs.path))}"
                 lines += self._edit(stage, state, scratch, ["own", owner, f"/{clean(fs.path)}"], said)
                 state = self._after_edit(state, scratch)
-        if scratch and not self.plain and isinstance(fs, Remove | Link | Stamp | Own):
+        if scratch and not self.plain and edited:
             stage = self._outside(stage, lines)
             state = State()
         else:
@@ -101,4 +106,4 @@ def _removal(path: str) -> str:
 
 
 def _plain_remove(removed: tuple[str, ...]) -> str:
-    return "rm -rf -- " + " ".join(f"/{clean(p)}" if GLOB.search(p) else shlex.quote(f"/{clean(p)}") for p in removed)
+    return "rm -rf -- " + " ".join("*".join(shlex.quote(part) for part in f"/{clean(p)}".split("*")) for p in removed)

@@ -63,9 +63,12 @@ def configured(base: Container, config: Any) -> Container:
     )
 
 
-def _from_docker(check: Any) -> Healthcheck:
+def _from_docker(check: Any) -> Healthcheck | None:
+    """A health check as an image has it; None for the one that says there is none."""
     test = list(check.get("Test") or [])
-    shell = bool(test) and test[0] == "CMD-SHELL"
+    if not test or test[0] == "NONE":
+        return None
+    shell = test[0] == "CMD-SHELL"
     return Healthcheck(
         tuple(test[1:]),
         shell,
@@ -94,7 +97,7 @@ def platform(ctx: Call, parent: Container, args: Args) -> str:
 
 @field("Container", "withEnvVariable")
 def with_env_variable(ctx: Call, parent: Container, args: Args) -> Container:
-    value = parent.expand(args["value"]) if args["expand"] else args["value"]
+    value = parent.expand(args["value"], refuse_secrets=False) if args["expand"] else args["value"]
     name, equals, rest = str(args["name"]).partition("=")
     return parent.with_(env=put(parent.env, name, f"{rest}={value}" if equals else value))
 
@@ -261,6 +264,8 @@ def exposed_ports(ctx: Call, parent: Container, args: Args) -> list[Port]:
 
 @field("Container", "withDockerHealthcheck")
 def with_docker_healthcheck(ctx: Call, parent: Container, args: Args) -> Container:
+    if args["shell"] and len(args["args"]) != 1:
+        raise FieldError("WithHealthcheck args must be a single element when shell mode is set")
     if not args["args"]:
         raise FieldError("WithHealthcheck args is missing")
     interval, timeout, start_period, start_interval = (

@@ -81,6 +81,8 @@ def exists(ctx: Call, parent: Directory, args: Args) -> Steps:
 def stat(ctx: Call, parent: Directory, args: Args) -> Steps:
     if parent.refused is not None:
         raise parent.refused
+    if not args["path"]:
+        raise FieldError("stat : no such file or directory")
     fs = within(parent.fs, parent.path)
     return (yield from stat_at(ctx, fs, args["path"], args["path"], not args["doNotFollowSymlinks"]))
 
@@ -171,8 +173,8 @@ def with_new_file(ctx: Call, parent: Directory, args: Args) -> Directory:
 def with_new_directory(ctx: Call, parent: Directory, args: Args) -> Directory:
     base = _root(parent)
     path = posixpath.normpath(args["path"]) if args["path"] else ""
-    path = path if path.startswith("..") else clean(path)
-    return replace(base, fs=MakeDir(base.fs, path, mode_of(args["permissions"])))
+    path = path if path == ".." or path.startswith("../") else clean(path)
+    return replace(base, fs=MakeDir(base.fs, path, args["permissions"] & 0o777 or 0o755))
 
 
 @field("Directory", "withDirectory")

@@ -18,11 +18,16 @@ def with_exec(ctx: Call, parent: Container, args: Args) -> Container:
         raise Unsupported("withExec(experimentalPrivilegedNesting: true)")
     if args["stdin"] and args["redirectStdin"]:
         raise FieldError("cannot set both stdin and redirectStdin")
-    words = list(args["args"]) or list(parent.default_args)
+
+    def expanded(text: str) -> str:
+        return parent.expand(text) if args["expand"] else text
+
+    def path(name: str) -> str:
+        return args[name] and parent.absolute(expanded(args[name]))
+
+    words = [expanded(w) for w in args["args"]] or list(parent.default_args)
     if args["useEntrypoint"]:
         words = [*parent.entrypoint, *words]
-    if args["expand"]:
-        words = [parent.expand(w) for w in words]
     gone = tuple(n for n, _ in parent.base_env if parent.variable(n) is None)
     step = Step(
         base=parent.fs,
@@ -34,9 +39,9 @@ def with_exec(ctx: Call, parent: Container, args: Args) -> Container:
         user=parent.user,
         workdir=parent.workdir,
         stdin=args["stdin"] or None,
-        redirect_stdin=args["redirectStdin"] and parent.absolute(args["redirectStdin"]),
-        redirect_stdout=args["redirectStdout"] and parent.absolute(args["redirectStdout"]),
-        redirect_stderr=args["redirectStderr"] and parent.absolute(args["redirectStderr"]),
+        redirect_stdin=path("redirectStdin"),
+        redirect_stdout=path("redirectStdout"),
+        redirect_stderr=path("redirectStderr"),
         expect=args["expect"],
         mounts=parent.mounts,
         platform=parent.platform,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 from ci.engine.errors import FieldError
@@ -22,9 +23,10 @@ from .files import stat_of
 def contents(ctx: Call, parent: File, args: Args) -> Steps:
     entry = yield from file(ctx, parent)
     data: bytes = entry.blob.read()
-    if args["offsetLines"] or args["limitLines"] is not None:
-        lines = data.splitlines(keepends=True)[args["offsetLines"] or 0 :]
-        data = b"".join(lines if args["limitLines"] is None else lines[: args["limitLines"]])
+    offset, limit = max(args["offsetLines"] or 0, 0), args["limitLines"]
+    if offset or limit is not None:
+        lines = io.BytesIO(data).readlines()[offset:]  # only a newline ends a line
+        data = b"".join(lines if limit is None or limit < 0 else lines[:limit])
     return data.decode(errors="replace")
 
 

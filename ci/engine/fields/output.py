@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import replace
 
+from ci.engine.build.images import PARSE, Reference, parse
+from ci.engine.errors import FieldError, Unsupported
 from ci.engine.files.archive import ArchiveError, Tarball, read_archive
 from ci.engine.files.fs import Broken, Held
 from ci.engine.needs import Ship, Steps
@@ -43,16 +44,25 @@ def export(ctx: Call, parent: Container, args: Args) -> Steps:
 
 @field("Container", "exportImage", effect=True)
 def export_image(ctx: Call, parent: Container, args: Args) -> Steps:
+    _name(args["name"])
     yield [_ship(parent, args, "store", args["name"])]
+
+
+def _name(text: str) -> Reference:
+    """The name that an image shall have. Raises FieldError."""
+    try:
+        return parse(text)
+    except FieldError as bad:
+        raise FieldError(f"failed to parse image address {bad.message.removeprefix(f'{PARSE} ')}") from None
 
 
 @field("Container", "publish", memo=False, effect=True, placeholder=lambda args: f"{args['address']}@{NO_DIGEST}")
 def publish(ctx: Call, parent: Container, args: Args) -> Steps:
+    if args["registryService"] is not None:
+        raise Unsupported("Container.publish(registryService:)")
+    named = _name(args["address"])
     digest = (yield [_ship(parent, args, "push", args["address"])])[0]
-    address = str(args["address"]).partition("@")[0]
-    if ":" not in posixpath.basename(address):
-        address += ":latest"
-    return f"{address}@{digest}"
+    return f"{named.full}@{digest}"
 
 
 @field("Container", "import")
@@ -63,7 +73,7 @@ def import_(ctx: Call, parent: Container, args: Args) -> Steps:
         return Container(parent.platform, fs=source.fs)
     entry = yield from read_file(ctx, source)
     try:
-        image = read_archive(entry.blob.read(), parent.platform)
+        image = read_archive(entry.blob.read(), parent.platform, args["tag"])
     except ArchiveError as bad:
         return Container(parent.platform, fs=Broken(f"image archive import: {bad}"))
     made = configured(Container(image.platform, fs=Held(image.tree, "image")), image.config)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
+TAG = "org.opencontainers.image.ref.name"
 
 
 class ArchiveError(ValueError):
@@ -54,8 +55,8 @@ class ImageContent:
     platform: str
 
 
-def read_archive(data: bytes, platform: str) -> ImageContent:
-    """Read an OCI or Docker archive. Raises ArchiveError."""
+def read_archive(data: bytes, platform: str, tag: str = "") -> ImageContent:
+    """Read an OCI or Docker archive: the image for a platform, of several the one with the tag. Raises ArchiveError."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             members = {clean(m.name): m for m in archive.getmembers() if m.isfile()}
@@ -66,11 +67,13 @@ def read_archive(data: bytes, platform: str) -> ImageContent:
                 return found.read()
 
             if "index.json" in members:
-                manifest = _manifest(json.loads(blob("index.json")), blob, platform)
+                manifest = _manifest(json.loads(blob("index.json")), blob, platform, tag)
                 config = json.loads(blob(_place(manifest["config"]["digest"])))
                 layers = [blob(_place(layer["digest"])) for layer in manifest["layers"]]
             elif "manifest.json" in members:
-                described = json.loads(blob("manifest.json"))[0]
+                described = _tagged(json.loads(blob("manifest.json")), tag)
+                if described is None:
+                    raise ArchiveError(f"no manifest for platform {platform} and tag {tag}")
                 config = json.loads(blob(described["Config"]))
                 layers = [blob(name) for name in described["Layers"]]
             else:
@@ -91,18 +94,23 @@ def _place(name: str) -> str:
     return "blobs/" + name.replace(":", "/")
 
 
-def _manifest(index: Mapping[str, Any], blob: Any, platform: str) -> dict[str, Any]:
-    """The manifest of one platform, through as many indexes as there are."""
-    wanted = platform.split("/")
-    choices: list[dict[str, Any]] = index["manifests"]
-    best = choices[0]
-    for choice in choices:
-        about = choice.get("platform") or {}
-        if [about.get("os"), about.get("architecture")] == wanted[:2]:
-            best = choice
-            break
-    found = json.loads(blob(_place(best["digest"])))
-    return _manifest(found, blob, platform) if "manifests" in found else found
+def _manifest(index: Mapping[str, Any], blob: Any, platform: str, tag: str) -> dict[str, Any]:
+    """The manifest of one platform, through as many indexes as there are; one that names no platform has any."""
+    for choice in index["manifests"]:
+        about = choice.get("platform")
+        if about and [about.get("os"), about.get("architecture")] != platform.split("/")[:2]:
+            continue
+        if tag and (choice.get("annotations") or {}).get(TAG) != tag:
+            continue
+        found = json.loads(blob(_place(choice["digest"])))
+        return _manifest(found, blob, platform, "") if "manifests" in found else found
+    raise ArchiveError(f"no manifest for platform {platform} and tag {tag}")
+
+
+def _tagged(images: list[dict[str, Any]], tag: str) -> dict[str, Any] | None:
+    """The first image of a Docker archive, or the one whose name ends in the tag."""
+    named = (i for i in images if not tag or any(n.rpartition(":")[2] == tag for n in i.get("RepoTags") or ()))
+    return next(named, None)
 
 
 def apply_layer(tree: Tree, data: bytes) -> Tree:

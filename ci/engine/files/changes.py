@@ -18,7 +18,8 @@ from .fs import Fs, digest, file_at, folder_at
 from .owners import owner_ids
 from .tree import Blob, Entry, Tree, TreeError, clean
 
-GLOB = re.compile(r"[*?\[\\]")
+GLOB = re.compile(r"\*")
+"""What makes a pattern of a path to remove: without a star it is a name, brackets and all (`app/[id]`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class Make(Fs):
 
 @dataclass(frozen=True, eq=False)
 class MakeDir(Fs):
-    """A new folder with its parents."""
+    """A new folder; folders that are made on the way to it have its mode."""
 
     base: Fs
     path: str
@@ -71,13 +72,14 @@ class MakeDir(Fs):
             raise FieldError(f"cannot create directory outside parent: {self.path}", lazy=True)
         if not self.path:
             return tree
+        made = Entry("dir", self.mode)
         try:
-            tree, path = tree.with_parents(self.path)
+            tree, path = tree.with_parents(self.path, made)
         except TreeError:
             raise FieldError(f"mkdir /{self.path}: not a directory", lazy=True) from None
         old = tree.entries.get(path)
         if old is None:
-            return tree.put(path, Entry("dir", self.mode))
+            return tree.put(path, made)
         if old.kind != "dir":
             raise FieldError(f"mkdir /{self.path}: not a directory", lazy=True)
         return tree

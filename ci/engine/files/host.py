@@ -29,6 +29,7 @@ class Host:
     def __init__(self, workdir: Path) -> None:
         self.workdir = workdir
         self._seen: dict[tuple[str, tuple[str, ...], tuple[str, ...], bool], Tree] = {}
+        self._files: dict[Path, Tree] = {}
         self._copies = 0
         self._lock = threading.Lock()
 
@@ -69,11 +70,10 @@ class Host:
             raise FieldError(f"path {name} is a directory, not a file")
         if not text or not stat.S_ISREG(kind):
             raise FieldError(f"stat {name}: no such file or directory")
-        key = (str(path), (), (), False)
         with self._lock:
-            if fresh or key not in self._seen:
-                self._seen[key] = Tree({name: self._entry(path, scratch)})
-            return self._seen[key], name
+            if fresh or path not in self._files:
+                self._files[path] = Tree({name: self._entry(path, scratch)})
+            return self._files[path], name
 
     def find_up(self, name: str, start: Path) -> str | None:
         """The nearest folder upwards that has `name`, as a path relative to the session's folder."""

@@ -27,21 +27,17 @@ def owner_ids(owner: str, tree: Tree, within: str) -> tuple[int, int]:
 
 
 def names_to_ids(owner: str, passwd: str, groups: str) -> tuple[int, int]:
-    """Ids of `user[:group]` by the text of /etc/passwd and /etc/group. Raises FieldError."""
+    """Ids of `user[:group]` by the text of /etc/passwd and /etc/group; without a group the user's number is the
+    group's too, whatever group the user is in. Raises FieldError."""
     user, _, group = owner.partition(":")
-    uid, gid = -1, -1
-    if user.isdigit():
-        uid = gid = int(user)
-    else:
-        for line in passwd.splitlines():
-            parts = line.split(":")
-            if parts[0] == user and len(parts) > 3:
-                uid, gid = int(parts[2]), int(parts[3])
-        if uid < 0:
+    uid = int(user) if user.isdigit() else -1
+    if uid < 0:
+        known = {p[0]: int(p[2]) for p in (line.split(":") for line in passwd.splitlines()) if len(p) > 3}
+        if user not in known:
             raise FieldError(f"failed to resolve ownership for {owner}: find uid: no such user: {user}", lazy=True)
-    if group.isdigit():
-        gid = int(group)
-    elif group:
+        uid = known[user]
+    gid = int(group) if group.isdigit() else uid
+    if group and not group.isdigit():
         known = {p[0]: int(p[2]) for p in (line.split(":") for line in groups.splitlines()) if len(p) > 2}
         if group not in known:
             raise FieldError(f"failed to resolve ownership for {owner}: find gid: no such group: {group}", lazy=True)

@@ -11,10 +11,23 @@ from typing import TYPE_CHECKING, Any
 from ci.engine.errors import FieldError
 
 from . import patterns
-from .tree import Tree, clean
+from .tree import Tree, TreeError, clean
 
 if TYPE_CHECKING:
     from ci.engine.fields.records import Found
+
+
+CLASSES = {
+    "alnum": "0-9A-Za-z", "alpha": "A-Za-z", "ascii": r"\x00-\x7f", "blank": r"\t ", "cntrl": r"\x00-\x1f\x7f",
+    "digit": "0-9", "graph": "!-~", "lower": "a-z", "print": " -~", "punct": r"!-/:-@\[-`{-~", "space": r"\s",
+    "upper": "A-Z", "word": "0-9A-Za-z_", "xdigit": "0-9A-Fa-f",
+}  # fmt: skip
+POSIX = re.compile(rf"\[:({'|'.join(CLASSES)}):\]")
+"""Named classes inside brackets, which ripgrep's expressions have and Python's have not."""
+
+
+def _posix(found: re.Match[str]) -> str:
+    return CLASSES[found[1]]
 
 
 @dataclass(frozen=True)
@@ -50,14 +63,14 @@ class Query:
             tuple(args.get("globs") or ()),
         )
 
-    def expression(self) -> re.Pattern[bytes]:
+    def expression(self) -> re.Pattern[str]:
         """Compiled. Raises FieldError."""
-        text = re.escape(self.pattern) if self.literal else self.pattern
+        text = re.escape(self.pattern) if self.literal else POSIX.sub(_posix, self.pattern)
         flags = re.MULTILINE
         flags |= re.IGNORECASE if self.insensitive else 0
         flags |= re.DOTALL if self.dotall else 0
         try:
-            return re.compile(text.encode(), flags)
+            return re.compile(text, flags)
         except re.error as bad:
             raise FieldError(f"ripgrep error: regex parse error:\n    {self.pattern}\n    ^\nerror: {bad}\n") from None
 
@@ -74,65 +87,118 @@ def search_tree(tree: Tree, query: Query) -> list[Found]:
     return results
 
 
-def _files(tree: Tree, query: Query) -> Iterator[tuple[str, bytes]]:
-    roots = [clean(p) for p in query.paths]
+def _files(tree: Tree, query: Query) -> Iterator[tuple[str, str]]:
+    roots = [_root(tree, p) for p in query.paths]
+    globs = [_Glob.of(g) for g in query.globs]
     gone = patterns.ignored(tree.kinds(), tree.text) if query.skip_ignored else set[str]()
     # hidden files last: with a limit a Dagger engine (which searches in parallel) finds the others first
     for path, entry in sorted(tree.walk(), key=lambda item: "/." in f"/{item[0]}"):
         if entry.kind != "file" or path in gone:
             continue
-        if roots and not any(path == r or path.startswith(f"{r}/") for r in roots):
+        if roots and not any(path == r or not r or path.startswith(f"{r}/") for r in roots):
             continue
-        if query.skip_hidden and any(p.startswith(".") for p in path.split("/")):
+        if query.skip_hidden and path not in roots and any(p.startswith(".") for p in path.split("/")):
             continue
-        if query.globs and not _globbed(path, query.globs):
+        if globs and not _globbed(path, globs):
             continue
         data = entry.blob.read()
         if b"\0" not in data[:8192]:
-            yield path, data
+            yield path, data.decode(errors="surrogateescape")
 
 
-def _globbed(path: str, globs: tuple[str, ...]) -> bool:
-    """A glob without a slash is for names, one with a slash for paths; `!` takes away."""
-    chosen = not any(not g.startswith("!") for g in globs)
-    for glob in globs:
+def _root(tree: Tree, text: str) -> str:
+    """A path to search in, without links. Raises FieldError where it leads out of the tree or nowhere."""
+    path = posixpath.normpath(text.lstrip("/")) if text.lstrip("/") else "."
+    if path == ".." or path.startswith("../"):
+        raise FieldError(f"path cannot escape directory: {text}")
+    try:
+        return tree.real(clean(path))
+    except TreeError:
+        raise FieldError(f"ripgrep error: rg: {path}: No such file or directory (os error 2)\n") from None
+
+
+@dataclass(frozen=True)
+class _Glob:
+    """One glob: without a slash it is for names, with one for paths. `!` takes away, a folder with all below it;
+    the others choose files, and a folder's name alone chooses none of those in it."""
+
+    match: re.Pattern[str]
+    whole: bool
+    taken: bool
+    folder: bool
+
+    @classmethod
+    def of(cls, glob: str) -> _Glob:
+        """Raises FieldError for one that cannot be read."""
         text = glob.removeprefix("!")
-        subject = path if "/" in text else posixpath.basename(path)
-        if patterns.expression(text.lstrip("/")).match(subject):
-            chosen = not glob.startswith("!")
+        choices = [text]
+        while found := next((BRACES.search(c) for c in choices if BRACES.search(c)), None):
+            each = [f"{found.string[: found.start()]}{c}{found.string[found.end() :]}" for c in found[1].split(",")]
+            choices = [c for c in choices if c != found.string] + each
+        try:
+            made = "|".join(patterns.expression(c.strip("/")).pattern for c in choices)
+        except patterns.BadPattern as bad:
+            raise FieldError(f"ripgrep error: rg: error parsing glob '{glob}': {bad}\n") from None
+        whole, folder = "/" in text.rstrip("/"), text.endswith("/")
+        return cls(re.compile(made, re.DOTALL), whole, glob.startswith("!"), folder)
+
+    def hits(self, path: str) -> bool:
+        """Whether it says something of a file."""
+        ways = [path]
+        while self.taken and (path := posixpath.dirname(path)):
+            ways.append(path)
+        ways = ways[1:] if self.folder else ways
+        return any(self.match.match(w if self.whole else posixpath.basename(w)) for w in ways)
+
+
+BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+def _globbed(path: str, globs: list[_Glob]) -> bool:
+    chosen = all(g.taken for g in globs)
+    for glob in globs:
+        if glob.hits(path):
+            chosen = not glob.taken
     return chosen
 
 
-def _search(path: str, data: bytes, expression: re.Pattern[bytes], query: Query) -> Iterator[Found]:
+def _search(path: str, data: str, expression: re.Pattern[str], query: Query) -> Iterator[Found]:
     from ci.engine.fields.records import Found, Submatch
 
     if query.files_only:
         if next(_matches(data, expression, query), None) is not None:
             yield Found(path, 0, 0, "", ())
         return
-    groups: dict[tuple[int, int], list[re.Match[bytes]]] = {}
+    groups: dict[tuple[int, int], list[re.Match[str]]] = {}
     for match in _matches(data, expression, query):
-        start = data.rfind(b"\n", 0, match.start()) + 1
+        start = data.rfind("\n", 0, match.start()) + 1
         last = max(match.end() - 1, match.start())
-        end = data.find(b"\n", last)
+        end = data.find("\n", last)
         groups.setdefault((start, len(data) if end < 0 else end + 1), []).append(match)
     for (start, end), matches in groups.items():
+        lines = data[start:end]
+        if re.search("[\udc80-\udcff]", lines):
+            continue  # bytes that are no text: a Dagger engine leaves such lines out
         yield Found(
             path,
-            data.count(b"\n", 0, start) + 1,
-            start,
-            data[start:end].decode(errors="replace"),
-            tuple(Submatch(m.group().decode(errors="replace"), m.start() - start, m.end() - start) for m in matches),
+            data.count("\n", 0, start) + 1,
+            _size(data[:start]),
+            lines,
+            tuple(Submatch(m.group(), _size(data[start : m.start()]), _size(data[start : m.end()])) for m in matches),
         )
 
 
-def _matches(data: bytes, expression: re.Pattern[bytes], query: Query) -> Iterator[re.Match[bytes]]:
+def _size(text: str) -> int:
+    return len(text.encode(errors="surrogateescape"))
+
+
+def _matches(data: str, expression: re.Pattern[str], query: Query) -> Iterator[re.Match[str]]:
     if query.multiline:
         yield from expression.finditer(data)
         return
     start = 0
     while start < len(data):
-        end = data.find(b"\n", start)
+        end = data.find("\n", start)
         end = len(data) if end < 0 else end
         yield from expression.finditer(data, start, end)
         start = end + 1

@@ -173,7 +173,7 @@ class Tree:
 
     # Changing
 
-    def with_parents(self, path: str) -> tuple[Tree, str]:
+    def with_parents(self, path: str, made: Entry = ROOT_ENTRY) -> tuple[Tree, str]:
         """Make the folders above a path, following links; the path it really has. Raises TreeError."""
         parts = path.split("/")
         entries = dict(self.entries)
@@ -190,7 +190,7 @@ class Tree:
                 at = ""
                 for piece in here.split("/"):
                     at = posixpath.join(at, piece)
-                    entries.setdefault(at, ROOT_ENTRY)
+                    entries.setdefault(at, made)
             elif entries[here].kind != "dir":
                 raise TreeError("file", here)
         return Tree(entries), posixpath.join(here, parts[-1])

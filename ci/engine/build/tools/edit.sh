@@ -20,6 +20,21 @@ case $1 in
         done
         exit 0
         ;;
+    dir) # mode path: made, and those on the way to it, with that mode; what is there stays as it is
+        path=$root rest=$3
+        while [ -n "$rest" ]; do
+            rest=${rest#/}
+            path=$path/${rest%%/*}
+            case $rest in */*) rest=/${rest#*/} ;; *) rest='' ;; esac
+            if [ ! -d "$path" ]; then
+                if [ -e "$path" ] || ! $bb mkdir "$path"; then
+                    echo "al-refused: mkdir $3: not a directory" >&2
+                    exit 1
+                fi
+                $bb chmod "$2" "$path"
+            fi
+        done
+        ;;
     link) # target path
         path=$root$3
         $bb mkdir -p "${path%/*}/"
