@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from ci.stack.project import ROOT, read_env
+from tests.fakes import alloy
 from tests.stack.running import Running, eventually, stack
 
 pytestmark = pytest.mark.containers
+
+COLLECTOR = ROOT / "observability" / "logs" / "config.alloy"
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +60,27 @@ def test_prometheus_scrapes_the_service(running: Running) -> None:
     assert [rule["name"] for group in groups for rule in group["rules"] if rule.get("lastError")] == []
 
 
-def test_the_engine_keeps_lines_as_a_collector_reads_them(running: Running) -> None:
-    """The file of the service's container, line by line: the envelope that Alloy opens, and inside of it our JSON."""
-    path = Path(running.docker("inspect", "--format", "{{.LogPath}}", f"{running.name}-agent-1"))
-    if not os.access(path, os.R_OK):
+def test_the_collector_finds_the_stacks_lines(running: Running) -> None:
+    """What Alloy's file says, done to the engine's own files: our lines by service and level, a run's by its id."""
+    containers = Path(running.docker("info", "--format", "{{.DockerRootDir}}")) / "containers"
+    if not os.access(containers, os.R_OK):
         pytest.skip("reading the engine's own files takes root")
-    assert path.match("*/containers/*/*-json.log"), "the pattern that Alloy looks for"
     with running.client("AGENT_LOOP_PORT") as client:
         made = client.post("/v1/runs", json={"input": "Which port does Grafana use?"}).raise_for_status().json()
-    envelopes = [json.loads(line) for line in path.read_text().splitlines()]
-    for envelope in envelopes:
-        assert {"log", "stream", "time", "attrs"} <= set(envelope)
-        assert envelope["attrs"]["com.docker.compose.project"] == running.name
-        assert envelope["attrs"]["com.docker.compose.service"] == "agent"
-    texts = [envelope["log"] for envelope in envelopes]
-    lines = [json.loads(text) for text in texts if text.startswith("{")]  # llama.cpp writes lines of its own
-    assert {line["level"] for line in lines} <= {"debug", "info", "warning", "error", "critical"}
-    assert [line["event"] for line in lines if line.get("run_id") == made["id"]]
+
+    def sent(project: str) -> list[alloy.Entry]:
+        asked = {"AGENT_LOOP_PROJECT": project, "AGENT_LOOP_ENV": "dev"}
+        return list(alloy.collected(alloy.parse(COLLECTOR.read_text(), asked), containers))
+
+    entries = sent(running.name)
+    assert {entry.labels["service"] for entry in entries} == set(running.containers())
+    assert {entry.labels["env"] for entry in entries} == {"dev"}
+    ours = [entry for entry in entries if entry.line.startswith("{") and entry.labels["service"] == "agent"]
+    assert {entry.labels["level"] for entry in ours} <= {"debug", "info", "warning", "error", "critical"}
+    of_run = [json.loads(entry.line) for entry in entries if entry.metadata == {"run_id": made["id"]}]
+    assert of_run
+    assert all(line["event"] and line["run_id"] == made["id"] for line in of_run)
+    assert sent("another") == []
 
 
 def test_up_again_recreates_nothing(running: Running) -> None:
