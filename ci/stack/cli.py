@@ -147,7 +147,8 @@ def doctor(
     from ci.stack import doctor, machine
     from ci.stack.wanted import wanted_by
 
-    wanted = wanted_by(mode, gpu, offline)
+    settings = Project(mode, offline).environment() if mode in project.MODES else {}
+    wanted = wanted_by(mode, gpu, offline, settings)
     there = machine.read(project.name(mode), wanted.ports.values(), wanted.model, project.state_folder())
     findings = doctor.examine(there, wanted)
     table = Table(box=None)

@@ -20,7 +20,7 @@ KEPT = "What ran before the last upgrade."
 def use(stack: Project, model: str, say: Callable[[str], None]) -> None:
     """Serve another model: pull it, remember it, and let the service restart with it. The old one stays on disk."""
     models.pull(stack, model)
-    project.remember_setting(stack.state, "AGENT_LOOP_MODEL", model)
+    project.remember_model(stack.state, model)
     if stack.compose("up", "--detach", "--wait", "--no-deps", "agent").returncode != 0:
         raise StartFailed(f"The service did not become healthy with '{model}'. 'agent-loop logs agent' shows why.")
     say(f"{model} is served.")

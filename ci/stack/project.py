@@ -92,15 +92,22 @@ class Project:
         return self.state / "images.env"
 
     def environment(self) -> dict[str, str]:
-        """What compose interpolates: the person's own variables over the recorded images and settings."""
-        recorded = read_env(self.images_env) | read_env(self.state / "settings.env") | served.environment(self.state)
+        """Every setting, as compose interpolates it and the wrapper reads it.
+
+        The person's variables win over what commands recorded, and that over the person's file of settings.
+        """
+        recorded = (
+            read_env(self.state / "settings.env") | read_env(self.images_env) | read_env(self.state / served.CHOSEN)
+        )
+        recorded |= served.environment(self.state)
         limits = processors() if self.mode == "train" else {}
         store = self.state / "secrets" / "database_url"
         if store.is_file() and store.stat().st_size:  # else the run store is SQLite's, in the agent's own volume
             recorded["AGENT_LOOP_DATABASE_SECRET"] = "/run/secrets/database_url"  # noqa: S105 - a place
             recorded["AGENT_LOOP_DATABASE_GIVEN"] = str(store.stat().st_mtime_ns)
         own = {"AGENT_LOOP_STATE": str(self.state), "AGENT_LOOP_MODE": self.mode}
-        return {**limits, **recorded, **os.environ, **own}
+        given = {**limits, **recorded, **os.environ, **own}
+        return {"PUBLIC_URL": public_url(given), **given}
 
     def command(self, *words: str, more: Sequence[Path] = ()) -> list[str]:
         """The docker compose command line for this project, with further compose files."""
@@ -129,6 +136,17 @@ class Project:
             input=given,
             check=False,
         )
+
+
+def server_names(settings: Mapping[str, str]) -> list[str]:
+    """The domains that production answers to, the first in links."""
+    return settings.get("SERVER_NAME", "").split() or ["localhost"]
+
+
+def public_url(settings: Mapping[str, str]) -> str:
+    """Where a browser finds production when nothing else stands in front of it."""
+    port = settings.get("HTTPS_PORT") or "443"
+    return f"https://{server_names(settings)[0]}{'' if port == '443' else f':{port}'}"
 
 
 def processors() -> dict[str, str]:
@@ -177,10 +195,11 @@ def was_started(project: Project) -> bool:
     return (project.state / _memory(project.mode == "train")).is_file()
 
 
-def remember_setting(state: Path, name: str, value: str) -> None:
-    """Keep a setting for this and every later start; the environment still wins over it."""
-    path = state / "settings.env"
-    write_env(path, read_env(path) | {name: value}, "Set by 'agent-loop' commands; the environment wins.")
+def remember_model(state: Path, model: str) -> None:
+    """Keep the model for this and every later start, until another is chosen or deployed."""
+    write_env(
+        state / served.CHOSEN, {"AGENT_LOOP_MODEL": model}, "Chosen by 'agent-loop model use'; the environment wins."
+    )
 
 
 def _memory(train: bool) -> str:

@@ -15,6 +15,9 @@ from typing import Any
 
 from ci.stack.errors import UsageError
 
+CHOSEN = "model.env"
+"""The file of the state folder that `agent-loop model use` writes."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -40,7 +43,7 @@ def read(state: Path) -> Served | None:
 
 def environment(state: Path) -> dict[str, str]:
     """The variables that make the agent serve it; none where nothing was deployed, or a model was chosen later."""
-    found, chosen = read(state), state / "settings.env"
+    found, chosen = read(state), state / CHOSEN
     if found is None or (chosen.is_file() and chosen.stat().st_mtime > (state / "served-model.json").stat().st_mtime):
         return {}
     return {"AGENT_LOOP_MODEL": found.model, "AGENT_LOOP_SERVED_DIGEST": found.digest}

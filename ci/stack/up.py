@@ -1,13 +1,12 @@
 """`agent-loop up`: a list of small steps, each taking what the last one found, so that each is tested alone.
 
-engine → registry → machine → secrets → own compose file → proxy → images → containers → report → model. All are
-idempotent: `up` after an interruption, or again with nothing changed, does only what is missing.
+engine → registry → machine → secrets → own compose file → proxy's files → images → containers → proxy → report → model.
+All are idempotent: `up` after an interruption, or again with nothing changed, does only what is missing.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -65,7 +64,7 @@ def reach(stack: Project, context: Context) -> Project:
 def machine_fits(stack: Project, context: Context) -> Project:
     """Nothing on this machine is in the way. Raises NotReady with every line of `doctor` that says fail."""
     wanted = replace(
-        wanted_by(stack.mode, "on" if stack.gpu else "auto", stack.offline),
+        wanted_by(stack.mode, "on" if stack.gpu else "auto", stack.offline, stack.environment()),
         model=models.served_name(stack),
     )
     there = machine.read(project.name(stack.mode), wanted.ports.values(), wanted.model, stack.state)
@@ -93,7 +92,7 @@ def own_file(stack: Project, context: Context) -> Project:
 def proxy_files(stack: Project, context: Context) -> Project:
     """Certificate and configuration of the proxy, where the mode has one."""
     if stack.mode == "prod":
-        for line in proxy.ensure(stack.state, grafana=not stack.offline):
+        for line in proxy.ensure(stack.state, stack.environment(), grafana=not stack.offline):
             context.say(line)
     return stack
 
@@ -140,6 +139,13 @@ def other_variant(before: Project, now: Project) -> str | None:
     return "ollama-gpu" if before.gpu else "ollama"
 
 
+def load_proxy(stack: Project, context: Context) -> Project:
+    """A proxy that runs already takes up another certificate or configuration; streams of before go on."""
+    if stack.mode == "prod" and proxy.load(stack):
+        context.say("The proxy has read its certificate and configuration again.")
+    return stack
+
+
 def report(stack: Project, context: Context) -> Project:
     """The addresses, and where the secrets are."""
     for line in addresses(stack):
@@ -155,7 +161,19 @@ def pull_model(stack: Project, context: Context) -> Project:
     return stack
 
 
-STEPS = (engine, reach, machine_fits, make_secrets, own_file, proxy_files, build_images, start, report, pull_model)
+STEPS = (
+    engine,
+    reach,
+    machine_fits,
+    make_secrets,
+    own_file,
+    proxy_files,
+    build_images,
+    start,
+    load_proxy,
+    report,
+    pull_model,
+)
 
 
 def up(stack: Project, context: Context) -> Project:
@@ -221,7 +239,7 @@ def addresses(stack: Project) -> Iterator[str]:
         published = {int(p["TargetPort"]): int(p["PublishedPort"]) for p in listed} if isinstance(listed, list) else {}
         for target, port in sorted(published.items()):
             if port and (service, target) != ("nginx", 8080):  # it only redirects
-                yield f"{TITLES.get(service, service):<12} {address(service, port)}"
+                yield f"{TITLES.get(service, service):<12} {address(service, port, stack.environment())}"
     if stack.mode == "train":
         yield "Jupyter Lab asks for a token: 'agent-loop secrets show jupyter' prints it."
         yield "Train: make train-gemma-2b DATA=chats.jsonl"
@@ -229,8 +247,8 @@ def addresses(stack: Project) -> Iterator[str]:
         yield "The service asks for an API key: 'agent-loop secrets show api_key' prints it."
 
 
-def address(service: str, port: int) -> str:
+def address(service: str, port: int, settings: Mapping[str, str]) -> str:
     """The address under which a person's browser finds a published port."""
     if service != "nginx":
         return f"http://localhost:{port}"
-    return f"https://{os.environ.get('SERVER_NAME', 'localhost')}{'' if port == 443 else f':{port}'}"
+    return project.public_url({**settings, "HTTPS_PORT": str(port)})

@@ -1,4 +1,4 @@
-"""What a mode asks of the machine: ports, network, model, images, disk; values from the environment where set."""
+"""What a mode asks of the machine: ports, network, model, images, disk; values from the settings where set."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ PORTS = {
 SUBNETS = {"dev": "172.20.0.0/16", "prod": "172.20.0.0/16", "train": "172.25.0.0/16"}
 
 
-def wanted_by(mode: str, gpu: str, offline: bool) -> Wanted:
-    """What a mode asks, with the person's own ports, subnets and model. Raises UsageError for unknown words."""
+def wanted_by(mode: str, gpu: str, offline: bool, settings: Mapping[str, str] = os.environ) -> Wanted:
+    """What a mode asks, with the ports, subnets and model of `settings`. Raises UsageError for unknown words."""
     if mode not in PORTS:
         raise UsageError(f"No mode '{mode}'. Use one of {', '.join(PORTS)}.")
     if gpu not in ("auto", "on", "off"):
         raise UsageError(f"No --gpu '{gpu}'. Use auto, on or off.")
     variable = "TRAINING_NETWORK_SUBNET" if mode == "train" else "AGENT_NETWORK_SUBNET"
     return Wanted(
-        ports={name: port(name, default) for name, default in PORTS[mode].items()},
-        subnets=(subnet(variable, SUBNETS[mode]),),
-        model=os.environ.get("AGENT_LOOP_MODEL", Wanted.model),
+        ports={name: port(settings, name, default) for name, default in PORTS[mode].items()},
+        subnets=(subnet(settings, variable, SUBNETS[mode]),),
+        model=settings.get("AGENT_LOOP_MODEL", Wanted.model),
         gpu={"auto": None, "on": True, "off": False}[gpu],
         offline=offline,
         images=tuple(image.variable for image in images.OF_MODE[mode]),
@@ -70,17 +70,17 @@ def wanted_by(mode: str, gpu: str, offline: bool) -> Wanted:
     )
 
 
-def port(variable: str, default: int) -> int:
-    """A port from the environment. Raises UsageError for what is none."""
-    text = os.environ.get(variable, str(default))
+def port(settings: Mapping[str, str], variable: str, default: int) -> int:
+    """A port. Raises UsageError for what is none."""
+    text = settings.get(variable, str(default))
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise UsageError(f"'{text}' is no port, in {variable}. Use a number from 1 to 65535.")
     return int(text)
 
 
-def subnet(variable: str, default: str) -> str:
-    """A network from the environment. Raises UsageError for what is none."""
-    text = os.environ.get(variable) or default
+def subnet(settings: Mapping[str, str], variable: str, default: str) -> str:
+    """A network. Raises UsageError for what is none."""
+    text = settings.get(variable) or default
     try:
         return str(ipaddress.IPv4Network(text))
     except ValueError as error:

@@ -1,7 +1,7 @@
 """The proxy's configuration, from a few facts: `nginx.conf` once, `split.conf` whenever a canary moves.
 
     proxy = Proxy(server_name="agent.example")
-    write(proxy, folder)                          both files, each by atomic rename; no canary
+    write(proxy, folder)                          both files, each by atomic rename; a split that stands there stays
     write_split(Split(percent=10), folder)        then `nginx -s reload`
 
 A session id that the service issued is `sess_<variant>_<random>`; it wins over the draw, so a change of percentage
@@ -99,11 +99,15 @@ def render_split(split: Split) -> str:
 
 
 def write(proxy: Proxy, folder: Path, split: Split | None = None) -> None:
-    """Write nginx.conf and split.conf to `folder` on this machine, each whole or not at all."""
+    """Write nginx.conf and split.conf to `folder` on this machine, each whole or not at all.
+
+    Without `split` the one that stands stays, so that a canary's sessions do; where none does, there is no canary.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "acme").mkdir(exist_ok=True)
     _replace(folder / "nginx.conf", render(proxy))
-    write_split(split or Split(), folder)
+    if split or not (folder / "split.conf").is_file():
+        write_split(split or Split(), folder)
 
 
 def write_split(split: Split, folder: Path) -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from ci.stack import project, up
 from ci.stack.errors import UsageError
 from ci.stack.project import Project
+from ci.stack.up import Context
+from ci.stack.wanted import wanted_by
 
 NAMES = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=12)
 VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=30)
@@ -55,11 +57,41 @@ def test_logs_to_search_are_remembered(tmp_path: Path) -> None:
 
 
 def test_the_environment_wins_over_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person's variable beats a remembered setting, which beats nothing."""
-    project.remember_setting(tmp_path, "AGENT_LOOP_MODEL", "gemma3:1b")
+    """A person's variable beats a model chosen by command, which beats the file of settings."""
+    (tmp_path / "settings.env").write_text("AGENT_LOOP_MODEL=gemma3:27b\n")
+    assert Project(state=tmp_path).environment()["AGENT_LOOP_MODEL"] == "gemma3:27b"
+    project.remember_model(tmp_path, "gemma3:1b")
     assert Project(state=tmp_path).environment()["AGENT_LOOP_MODEL"] == "gemma3:1b"
     monkeypatch.setenv("AGENT_LOOP_MODEL", "gemma3:4b")
     assert Project(state=tmp_path).environment()["AGENT_LOOP_MODEL"] == "gemma3:4b"
+
+
+def test_settings_last_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later start from a shell that knows nothing has the same domain, ports and links, for every part that asks."""
+    for name in ("SERVER_NAME", "HTTPS_PORT", "HTTP_PORT", "PUBLIC_URL", "AGENT_NETWORK_SUBNET"):
+        monkeypatch.delenv(name, raising=False)
+    lines = ("SERVER_NAME=agent.example www.agent.example", "HTTPS_PORT=8443", "AGENT_NETWORK_SUBNET=172.30.0.0/16")
+    (tmp_path / "settings.env").write_text("\n".join(lines))
+    stack = Project("prod", state=tmp_path)
+    settings = stack.environment()
+    assert settings["PUBLIC_URL"] == up.address("nginx", 8443, settings) == "https://agent.example:8443"
+    wanted = wanted_by("prod", "auto", False, settings)
+    assert (wanted.ports, wanted.subnets) == ({"HTTP_PORT": 80, "HTTPS_PORT": 8443}, ("172.30.0.0/16",))
+    up.proxy_files(stack, Context(lambda line: None, lambda lines: None))
+    written = (tmp_path / "nginx" / "nginx.conf").read_text()
+    assert "server_name agent.example www.agent.example;" in written
+    assert "https://$host:8443$request_uri" in written
+
+
+def test_links_follow_the_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`PUBLIC_URL` is needed only where something else stands in front."""
+    for name in ("SERVER_NAME", "HTTPS_PORT", "PUBLIC_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert Project("prod", state=tmp_path).environment()["PUBLIC_URL"] == "https://localhost"
+    monkeypatch.setenv("SERVER_NAME", "agent.example")
+    assert Project("prod", state=tmp_path).environment()["PUBLIC_URL"] == "https://agent.example"
+    monkeypatch.setenv("PUBLIC_URL", "https://front.example")
+    assert Project("prod", state=tmp_path).environment()["PUBLIC_URL"] == "https://front.example"
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=5))

@@ -46,9 +46,9 @@ def test_ollama_is_asked_for_the_name(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_model_chosen_later_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`model use` after a deployment is the newer word."""
     deployed(tmp_path, "llamacpp", monkeypatch)
-    project.remember_setting(tmp_path, "AGENT_LOOP_MODEL", "gemma3:1b")
+    project.remember_model(tmp_path, "gemma3:1b")
     record = (tmp_path / "served-model.json").stat().st_mtime
-    os.utime(tmp_path / "settings.env", (record + 5, record + 5))
+    os.utime(tmp_path / served.CHOSEN, (record + 5, record + 5))
     stack = Project(state=tmp_path)
     assert stack.environment()["AGENT_LOOP_MODEL"] == "gemma3:1b"
     assert "compose.served.yaml" not in [path.name for path in stack.files]

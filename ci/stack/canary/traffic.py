@@ -6,7 +6,6 @@ served is served again.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from ci.stack import images, project, proxy
 from ci.stack.canary import observe
 from ci.stack.canary.controller import Observation
 from ci.stack.canary.state import State
-from ci.stack.errors import StackError, StartFailed
+from ci.stack.errors import StartFailed
 from ci.stack.project import Project
 
 Judge = Callable[[Project, State], str]
@@ -38,7 +37,7 @@ class ComposeWorld:
     def traffic(self, percent: int) -> None:
         """Write the split and let the proxy read it. Live sessions stay where they are."""
         proxy.split(self.stack.state, percent, self.variant, deployed=True)
-        self._reload()
+        proxy.reload(self.stack)
 
     def observe(self, since: float, until: float) -> Observation:
         """Ask Prometheus."""
@@ -59,19 +58,11 @@ class ComposeWorld:
     def withdraw(self, state: State) -> None:
         """No new sessions for the canary, then end its container, which drains what it has."""
         proxy.split(self.stack.state, 0, self.variant, deployed=False)
-        self._reload()
+        proxy.reload(self.stack)
         self._compose("--profile", "canary", "rm", "--stop", "--force", "agent-canary")
 
     def _compose(self, *words: str) -> int:
         return self.stack.compose(*words).returncode
-
-    def _reload(self) -> None:
-        conf = "/etc/agent-loop/nginx.conf"
-        tested = self.stack.compose("exec", "--no-TTY", "nginx", "nginx", "-t", "-q", "-c", conf, capture=True)
-        if tested.returncode != 0:
-            raise StackError(f"nginx refuses the new split: {tested.stderr.strip()}. The old one stays in force.")
-        self.stack.compose("exec", "--no-TTY", "nginx", "nginx", "-s", "reload", "-c", conf, capture=True)
-        time.sleep(0.2)  # the workers with the new split have started before anybody counts sessions
 
     def _record(self, **values: str) -> None:
         recorded = project.read_env(self.stack.images_env) | values
