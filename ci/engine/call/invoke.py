@@ -7,7 +7,7 @@ and are chained by one query to the session. A list is followed member by member
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,7 +125,7 @@ class Invocation:
             return [Handle.of(element.name, ident) for ident in value or []]
         members = [self._follow(member, element, steps, save_to) for member in value or []]
         named = steps and not any(isinstance(m, Handle) for m in members)
-        return [{camel(steps[0].function.name): m} for m in members] if named else members
+        return [_shaped(m, steps) for m in members] if named else members
 
     def _final(self, value: Any, ref: TypeRef) -> Any:
         if ref.kind == VOID:
@@ -142,6 +142,12 @@ class Invocation:
 
     def _core(self, type_name: str, ident: str, steps: Sequence[Step], save_to: Path | None) -> Any:
         """A chain of core fields from an object on, as one query, with the leaf that its end wants."""
+        for i, step in enumerate(steps):
+            if step.function.name == "sync":  # answers with an id, so what follows is another query
+                synced = self._api.chain(type_name, ident, [self._field(s) for s in steps[: i + 1]])
+                if isinstance(synced, str):
+                    return self._core(step.function.returns.name, synced, steps[i + 1 :], save_to)
+                raise CallError("A list cannot be chained on behind sync. Leave sync out: what follows evaluates it.")
         returns = steps[-1].function.returns if steps else TypeRef(OBJECT, type_name)
         fields = [self._field(step) for step in steps]
         inner = returns.innermost
@@ -154,22 +160,22 @@ class Invocation:
                 into["allowParentDirPath"] = "true"
             return Saved(str(self._api.chain(type_name, ident, [*fields, Field("export", into)])))
         if not self._evaluate:
-            found = self._api.chain(type_name, ident, [*fields, Field("id", {})])
-            return [Located(inner.name, i) for i in found] if isinstance(found, list) else Located(inner.name, found)
+            found = self._handles(self._api.chain(type_name, ident, [*fields, Field("id", {})]), inner.name, Located)
+            return Located(inner.name, "") if found is None else found
         known = self._catalog.object(inner.name)
         leaf = "sync" if returns.kind == OBJECT and known and "sync" in known.functions else "id"
         return self._handles(self._api.chain(type_name, ident, [*fields, Field(leaf, {})]), inner.name)
 
-    def _handles(self, value: Any, type_name: str) -> Any:
+    def _handles(self, value: Any, type_name: str, make: Callable[[str, Any], Any] = Handle.of) -> Any:
         match value:
             case None:
                 return None
             case list():
-                return [self._handles(member, type_name) for member in value]
+                return [self._handles(member, type_name, make) for member in value]
             case dict():  # below a list the answer keeps its shape; the leaf is the only value of each level
-                return self._handles(next(iter(value.values())), type_name)
+                return self._handles(next(iter(value.values())), type_name, make)
             case _:
-                return Handle.of(type_name, value)
+                return make(type_name, value)
 
     def _field(self, step: Step) -> Field:
         arguments = {
@@ -208,6 +214,17 @@ class Invocation:
         except CallError as error:
             message = f'failed to get value for argument "{kebab(argument.name)}": {error}'
             raise UsageError(message, step.command) from None
+
+
+def _shaped(value: Any, steps: Sequence[Step]) -> Any:
+    """What a chain gave from a member of a list, in the shape of a query's answer: under the names of its fields."""
+    for i, step in enumerate(steps):
+        if step.function.returns.kind == LIST or (value is None and step.function.returns.kind == OBJECT):
+            steps = steps[: i + 1]
+            break
+    for step in reversed(steps):
+        value = {camel(step.function.name): value}
+    return value
 
 
 def check_steps(functions: Mapping[str, Function]) -> list[Function]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,13 @@ _MISSING_FOLDER = (
 """How a Dagger engine says that a folder is not there (recorded: `arg-directory-missing`)."""
 
 
+def _from_git(text: str) -> bool:
+    """Whether an address is a repository's: with a scheme, or `host.name/owner/…` where no such path is."""
+    if "://" in text or text.startswith("git@"):
+        return True
+    return re.match(r"[\w-]+(\.[\w-]+)+/[\w.-]+/[\w.-]+", text) is not None and not Path(text).exists()
+
+
 class Loader:
     """Loads arguments for one module, relative to the working folder."""
 
@@ -34,7 +42,7 @@ class Loader:
         text = address.text
         if address.made is not None:
             return self._api.root(*address.made, "id")
-        if address.type in ("Directory", "File") and ("://" in text or text.startswith("git@")):
+        if address.type in ("Directory", "File") and _from_git(text):
             raise CallError(f"a {address.type} from git needs a Dagger engine. Clone it and give its path.")
         match address.type:
             case "Directory":

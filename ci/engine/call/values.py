@@ -14,8 +14,14 @@ from typing import Any, Protocol
 
 from ci.engine.module.types import BOOLEAN, ENUM, FLOAT, INTEGER, LIST, OBJECT, SCALAR, STRING, EnumType, TypeRef
 
-ADDRESSABLE = frozenset({"Container", "Directory", "File", "Secret", "Service", "CacheVolume"})
-"""Object types that a word on the command line can name: a path, an image, a `scheme://` address, a key."""
+ADDRESSABLE = frozenset(
+    {
+        "Container", "Directory", "File", "Secret", "CacheVolume",
+        "Service", "Socket", "GitRepository", "GitRef", "Module", "ModuleSource",
+    }
+)  # fmt: skip
+"""Object types that a word on the command line can name: a path, an image, a `scheme://` address, a key. Those in the
+second line are listed and refused when they are given, since they need Dagger's own engine."""
 
 
 class Enums(Protocol):

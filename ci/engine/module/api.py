@@ -52,7 +52,7 @@ class Api:
         return self._walk(self.ask(query), [str(f).partition("(")[0] for f in fields])
 
     def chain(self, type_name: str, ident: str, fields: Sequence[Field]) -> Any:
-        """The answer of a chain that begins at an object; lists along the way give lists of answers."""
+        """The answer of a chain that begins at an object; from a list on it keeps the shape that the query has."""
         inner = "".join(f"{{ {field} " for field in fields) + "}" * len(fields)
         data = self.ask(f"{{ node(id: {json.dumps(ident)}) {{ ... on {type_name} {inner} }} }}")
         return self._walk(data["node"], [f.name for f in fields])
@@ -65,11 +65,9 @@ class Api:
         return answer["data"]
 
     def _walk(self, value: Any, names: Sequence[str]) -> Any:
-        for i, name in enumerate(names):
-            if isinstance(value, list):
-                return [self._walk(member, names[i:]) for member in value]
-            if value is None:
-                return None
+        for name in names:
+            if value is None or isinstance(value, list):
+                break
             value = value[name]
         return value
 
