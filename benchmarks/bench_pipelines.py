@@ -13,6 +13,7 @@ import argparse
 import gzip
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -22,10 +23,11 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FUNCTION = "build-runtime"
 NAME = "al-bench/runtime"
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+ADDED = Path(__file__).with_name("added.txt").read_text().splitlines(keepends=True)[1:]
+"""Small packages that dependency edits add; each of their combinations is another set of files."""
 MOUNTED = "/run/al-bench/ca.pem"
 """Not the system's own place: a package that writes there could not be installed."""
 
@@ -60,7 +64,7 @@ class Bench:
         self.tree, self.out = folder / "tree", folder / "out"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(self.tree)], check=True)
         self.env = {**os.environ, "PYTHONPATH": str(self.tree)}
-        self.number = 0
+        self.required = (self.tree / "requirements" / "service.txt").read_text()
 
     def agent_loop(self, *words: str) -> str:
         """Run our command line in the clone; what it printed on both streams."""
@@ -104,14 +108,14 @@ class Bench:
         run(["docker", "load", "--quiet", "--input", str(archive)], self.tree)
 
     def edit_source(self) -> None:
-        self.number += 1
+        """Add a line that was in no build before."""
         path = self.tree / "service" / "__main__.py"
-        path.write_text(path.read_text() + f"# edit {self.number}\n")
+        path.write_text(path.read_text() + f"# edit {uuid4()}\n")
 
-    def edit_dependencies(self) -> None:
-        self.number += 1
+    def edit_dependencies(self, added: Sequence[str] = ()) -> None:
+        """Require these packages too, or some that hardly a build before had together, so that other files result."""
         path = self.tree / "requirements" / "service.txt"
-        path.write_text(path.read_text() + f"# edit {self.number}\n")
+        path.write_text(self.required + "".join(added or random.sample(ADDED, len(ADDED) // 2)))
 
 
 def trusting(file: Path, variable: str, more: str = "") -> tuple[str, str]:
@@ -168,6 +172,8 @@ def measure(bench: Bench, rows: list[str]) -> Iterator[Row]:
         ("dependency", bench.edit_dependencies, "<= 1.1x"),
     ):
         if case in rows:
+            if case == "dependency":
+                bench.edit_dependencies(ADDED)  # so that all of them are in the installer's cache
             bench.export()
             before = layers(f"{NAME}:ours")
             ours = edited(edit, lambda: None, lambda _: bench.export())
