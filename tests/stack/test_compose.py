@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 from functools import cache
+from pathlib import PurePath
 from typing import Any
 
 import pytest
+import yaml
 
-from ci.stack.project import COMPOSE
+from ci.stack.project import COMPOSE, ROOT
 
 pytestmark = pytest.mark.containers
 
@@ -52,6 +54,10 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         "user",
     ): "reads the engine's log files, which are root's, through a read-only mount; it has no capability",
     ("cadvisor", "user"): "reads cgroups and the engine's files of every container, all root's",
+    (
+        "cadvisor",
+        "no engine socket",
+    ): "the engine alone knows which container a cgroup is, and its socket is not read-only",
     ("wandb", "read-only"): "its image writes all over its root; behind a profile, for those who have a licence",
 }
 PUBLISHED = {
@@ -78,6 +84,13 @@ def config(mode: str) -> dict[str, Any]:
     return found
 
 
+def reaches_engine(service: dict[str, Any], source: str) -> bool:
+    """Whether a mount brings the engine's socket along, itself or in a folder, to a user who may use it."""
+    socket = PurePath("/var/run/docker.sock")
+    root = service["user"].startswith("0:")
+    return source.endswith("docker.sock") or (root and (PurePath(source) in (*socket.parents, PurePath("/run"))))
+
+
 CHECKS = {
     "pinned": lambda s: re.fullmatch(r".+@sha256:[0-9a-f]{64}", s["image"]),
     "user": lambda s: re.fullmatch(r"[1-9]\d*:\d+", s.get("user", "")),
@@ -99,7 +112,7 @@ CHECKS = {
             for name in s.get("environment", {})
         )
     ),
-    "no engine socket": lambda s: not any("docker.sock" in v.get("source", "") for v in s.get("volumes", [])),
+    "no engine socket": lambda s: not any(reaches_engine(s, v.get("source", "")) for v in s.get("volumes", [])),
 }
 
 
@@ -140,7 +153,13 @@ def test_logs_to_search_add_two_services_and_what_grafana_asks_them(mode: str) -
     assert set(searched["services"]) - set(plain["services"]) == {"loki", "alloy"}
     assert all(searched["services"][name]["profiles"] == ["logs"] for name in ("loki", "alloy"))
     assert not any(searched["services"][name].get("ports") for name in ("loki", "alloy"))
-    before, after = ({v["target"] for v in f["services"]["grafana"]["volumes"]} for f in (plain, searched))
+
+    def mounted(service: str) -> tuple[set[str], set[str]]:
+        """Places in the container, without logs and with them."""
+        before, after = ({v["target"] for v in f["services"][service]["volumes"]} for f in (plain, searched))
+        return before, after
+
+    before, after = mounted("grafana")
     provisioned = "/etc/grafana/provisioning"
     assert after - before == {
         f"{provisioned}/datasources/loki.yml",
@@ -150,6 +169,19 @@ def test_logs_to_search_add_two_services_and_what_grafana_asks_them(mode: str) -
     assert searched["services"]["agent"]["environment"].get("AGENT_LOOP_LOG_FORMAT", "json") == "json"
     nested = [one for one in after for other in after if one.startswith(f"{other}/")]
     assert nested == [], "the engine cannot make a place for a mount inside of one that is read-only"
+    before, after = mounted("prometheus")
+    assert after - before == {"/etc/prometheus/targets/logs.yml"}
+
+
+def test_prometheus_looks_after_what_searches_logs() -> None:
+    """Its further targets are the two services, at the ports that they are asked for their health."""
+    groups = yaml.safe_load((ROOT / "observability" / "prometheus" / "targets" / "logs.yml").read_text())
+    assert [group["targets"] for group in groups] == [["loki:3100"], ["alloy:12345"]]
+    services = config("prod logs")["services"]
+    assert "--server.http.listen-addr=0.0.0.0:12345" in services["alloy"]["command"]
+    settings = yaml.safe_load((ROOT / "observability" / "logs" / "loki.yml").read_text())
+    assert settings["server"]["http_listen_port"] == 3100
+    assert all("agent-network" in services[name]["networks"] for name in ("prometheus", "loki", "alloy"))
 
 
 def test_an_ollama_of_ones_own_is_asked_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
