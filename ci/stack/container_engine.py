@@ -41,6 +41,8 @@ class Engine:
     version: str
     containerd_store: bool
     """Image digests are reproducible only with the containerd image store."""
+    data_root: str = "/var/lib/docker"
+    """The folder of the engine's machine with images, volumes and containers' logs."""
 
 
 def answers() -> Engine | None:
@@ -57,7 +59,8 @@ def answers() -> Engine | None:
     if not info.get("ServerVersion"):
         return None
     drivers = [str(value) for pair in info.get("DriverStatus") or [] for value in pair]
-    return Engine(info["ServerVersion"], any("containerd" in value for value in drivers))
+    store = any("containerd" in value for value in drivers)
+    return Engine(info["ServerVersion"], store, info.get("DockerRootDir") or Engine.data_root)
 
 
 def lacks() -> list[str]:

@@ -10,9 +10,10 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from ci.stack import served
+from ci.stack import container_engine, served
 from ci.stack.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,8 @@ class Project:
             recorded["AGENT_LOOP_DATABASE_GIVEN"] = str(store.stat().st_mtime_ns)
         own = {"AGENT_LOOP_STATE": str(self.state), "AGENT_LOOP_MODE": self.mode}
         given = {**limits, **recorded, **os.environ, **own}
+        if self.logs:
+            given.setdefault("AGENT_LOOP_CONTAINER_LOGS", container_logs())
         return {"PUBLIC_URL": public_url(given), **given}
 
     def command(self, *words: str, more: Sequence[Path] = ()) -> list[str]:
@@ -147,6 +150,13 @@ def public_url(settings: Mapping[str, str]) -> str:
     """Where a browser finds production when nothing else stands in front of it."""
     port = settings.get("HTTPS_PORT") or "443"
     return f"https://{server_names(settings)[0]}{'' if port == '443' else f':{port}'}"
+
+
+@cache
+def container_logs() -> str:
+    """The folder in which the engine keeps each container's log file."""
+    found = container_engine.answers()
+    return f"{found.data_root if found else container_engine.Engine.data_root}/containers"
 
 
 def processors() -> dict[str, str]:

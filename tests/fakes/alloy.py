@@ -254,6 +254,10 @@ def collected(config: Block, containers: Path) -> Iterator[Entry]:
     (target,) = config.one("local.file_match").attributes["path_targets"]
     pattern = target["__path__"].removeprefix("/var/lib/docker/containers/")
     for path in sorted(containers.glob(pattern)):
-        for line in path.read_text().splitlines():
+        try:
+            lines = path.read_text().splitlines()
+        except FileNotFoundError:  # another container's, which ended meanwhile
+            continue
+        for line in lines:
             if entry := processed(config.one("loki.process"), Entry(line, {"filename": str(path)})):
                 yield entry

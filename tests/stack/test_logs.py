@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ci.stack.project import COMPOSE
+from ci.stack.project import COMPOSE, container_logs
 from tests.stack.test_compose import MODES, OURS
 
 pytestmark = pytest.mark.containers
@@ -34,7 +34,9 @@ TRIED = {
         test -s $config
         mkdir -p $store/loki.source.file.containers
         echo positions: {} >$store/loki.source.file.containers/positions.yml
-        for file in /var/lib/docker/containers/*/*-json.log; do head -c 1 $file >/tmp/read; echo $file; done
+        for file in /var/lib/docker/containers/*/*-json.log; do
+            head -c 1 $file >/tmp/read && echo $file || test ! -e $file  # another container's may go at any time
+        done
     """,
     "loki": """
         for word; do case $word in -config.file=*) test -s ${word#*=};; esac; done
@@ -80,12 +82,10 @@ def compose(tmp_path: Path) -> Iterator[list[str]]:
     subprocess.run(["docker", "image", "rm", *images], capture_output=True, check=False)
 
 
-def environment() -> dict[str, str]:
-    """What compose interpolates here."""
-    asked = ["docker", "info", "--format", "{{.DockerRootDir}}"]
-    root = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+def environment(containers: str = "") -> dict[str, str]:
+    """What compose interpolates here; the engine's own folder of log files where none is given."""
     own = {"AGENT_LOOP_PROJECT": PROJECT, "AGENT_LOOP_STATE": "/nowhere", "AGENT_NETWORK_SUBNET": "172.29.6.0/24"}
-    return {**os.environ, **OURS, **own, "AGENT_LOOP_CONTAINER_LOGS": f"{root}/containers"}
+    return {**os.environ, **OURS, **own, "AGENT_LOOP_CONTAINER_LOGS": containers or container_logs()}
 
 
 @pytest.mark.parametrize("service", TRIED)
@@ -95,3 +95,12 @@ def test_its_user_may_do_what_the_program_does(service: str, compose: list[str])
     done = subprocess.run(words, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "-json.log" in done.stdout if service == "alloy" else "written" in done.stdout
+
+
+def test_a_folder_that_is_not_there_is_named(compose: list[str], tmp_path: Path) -> None:
+    """Not made empty, in which case nothing would be collected and nobody told."""
+    words = [*compose, "run", "--rm", "--no-deps", "--no-TTY", "alloy"]
+    done = subprocess.run(words, env=environment(f"{tmp_path}/none"), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"{tmp_path}/none" in done.stderr
+    assert not (tmp_path / "none").exists()

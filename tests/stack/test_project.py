@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.stack import project, up
+from ci.stack import container_engine, project, up
 from ci.stack.errors import UsageError
 from ci.stack.project import Project
 from ci.stack.up import Context
@@ -92,6 +92,23 @@ def test_links_follow_the_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Project("prod", state=tmp_path).environment()["PUBLIC_URL"] == "https://agent.example"
     monkeypatch.setenv("PUBLIC_URL", "https://front.example")
     assert Project("prod", state=tmp_path).environment()["PUBLIC_URL"] == "https://front.example"
+
+
+def test_logs_are_collected_where_the_engine_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine with another data-root is asked for it; a person's own word wins; without logs nobody asks."""
+    engine = container_engine.Engine("28.0", True, "/srv/docker")
+    monkeypatch.delenv("AGENT_LOOP_CONTAINER_LOGS", raising=False)
+    monkeypatch.setattr(container_engine, "answers", lambda: engine)
+    project.container_logs.cache_clear()
+    try:
+        searched = Project("prod", logs=True, state=tmp_path)
+        assert searched.environment()["AGENT_LOOP_CONTAINER_LOGS"] == "/srv/docker/containers"
+        monkeypatch.setenv("AGENT_LOOP_CONTAINER_LOGS", "/elsewhere")
+        assert searched.environment()["AGENT_LOOP_CONTAINER_LOGS"] == "/elsewhere"
+        monkeypatch.delenv("AGENT_LOOP_CONTAINER_LOGS")
+        assert "AGENT_LOOP_CONTAINER_LOGS" not in Project("prod", state=tmp_path).environment()
+    finally:
+        project.container_logs.cache_clear()
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=5))
