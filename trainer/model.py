@@ -22,6 +22,7 @@ from . import hub
 from .config import ModelConfig, TrainConfig
 from .errors import NoGpu, OutOfMemory, UnsupportedModel, VocabularyMismatch
 from .kernels.frozen_head_ce import frozen_head_ce
+from .kernels.lora_linear import fuse
 from .recompute import Layers
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -198,6 +199,7 @@ def prepare(config: TrainConfig, folder: Path, device: torch.device, tokenizer_s
         raise UnsupportedModel(f"Unsupported model, {type(base).__name__} has no plain output head. Use another.")
     softcap = float(getattr(base.config.get_text_config(), "final_logit_softcapping", None) or 0.0)
     model = attach(base, config)
+    fuse(model)
     decoder = base.get_decoder()
     _check_head(base, decoder, head.weight, softcap)
     level = "off" if config.memory.checkpointing == "auto" else config.memory.checkpointing
