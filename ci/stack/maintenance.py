@@ -10,7 +10,7 @@ from pathlib import Path
 from ci.stack import backups, images, models, project
 from ci.stack.errors import StackError, StartFailed, UsageError
 from ci.stack.project import Project
-from ci.stack.up import Context, build_images, make_secrets, start
+from ci.stack.up import Context, build_images, load_proxy, make_secrets, proxy_files, start
 
 CACHE_KEPT = "10GB"
 """Build cache that `clean` leaves, newest first."""
@@ -32,12 +32,19 @@ def back_up(stack: Project, context: Context) -> None:
         raise StackError("The backup before the upgrade failed, see above; nothing was changed.")
 
 
+def restart(stack: Project, context: Context) -> Project:
+    """Every container as images, settings and files are now, the proxy's among them."""
+    for step in (proxy_files, start, load_proxy):
+        stack = step(stack, context)
+    return stack
+
+
 @dataclass(frozen=True)
 class Parts:
     """The parts of an upgrade that touch containers, so that the order of steps is tested without them."""
 
     backup: Callable[[Project, Context], None] = back_up
-    start: Callable[[Project, Context], Project] = start
+    start: Callable[[Project, Context], Project] = restart
     build: Callable[[Project, Context], Project] = build_images
 
 
@@ -56,7 +63,8 @@ def upgrade(stack: Project, context: Context, parts: Parts) -> None:
     parts.build(stack, context)
     if project.read_env(stack.images_env) == before:
         project.write_env(previous(stack), older, KEPT)  # an upgrade to the same takes no way back
-        context.say("The images are what runs already.")
+        parts.start(stack, context)
+        context.say("The images are what ran already; settings and files are as they are here.")
         return
     try:
         parts.start(stack, context)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from ci.stack import container_engine, served
+from ci.stack import container_engine, mounted, served
 from ci.stack.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,7 @@ class Project:
             recorded["AGENT_LOOP_DATABASE_SECRET"] = "/run/secrets/database_url"  # noqa: S105 - a place
             recorded["AGENT_LOOP_DATABASE_GIVEN"] = str(store.stat().st_mtime_ns)
         own = {"AGENT_LOOP_STATE": str(self.state), "AGENT_LOOP_MODE": self.mode}
-        given = {**limits, **recorded, **os.environ, **own}
+        given = {**limits, **recorded, **os.environ, **mounted.environment(ROOT / "observability"), **own}
         if self.logs:
             given.setdefault("AGENT_LOOP_CONTAINER_LOGS", container_logs())
         return {"PUBLIC_URL": public_url(given), **given}

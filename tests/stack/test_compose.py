@@ -7,12 +7,13 @@ import os
 import re
 import subprocess
 from functools import cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 import yaml
 
+from ci.stack import mounted
 from ci.stack.project import COMPOSE, ROOT
 
 pytestmark = pytest.mark.containers
@@ -133,6 +134,17 @@ def test_every_exception_is_one() -> None:
     services = {name: service for mode in MODES for name, service in config(mode)["services"].items()}
     stale = [key for key in EXCEPTIONS if key[0] not in services or CHECKS[key[1]](services[key[0]])]
     assert stale == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_changed_file_starts_its_program_again(mode: str) -> None:
+    """Each mounted file of this tree is hashed into its service's definition, or looked after by its program itself."""
+    here = ROOT / "observability"
+    for name, service in config(mode)["services"].items():
+        sources = {Path(v["source"]).relative_to(here) for v in service.get("volumes", []) if str(here) in v["source"]}
+        read = {path for path in sources if path.name != "dashboards"}
+        assert all(any(path.is_relative_to(known) for known in mounted.READ[name]) for path in read), name
+        assert not read or "agent-loop.read" in service["labels"], name
 
 
 @pytest.mark.parametrize("mode", PUBLISHED)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.stack import container_engine, project, up
+from ci.stack import container_engine, mounted, project, up
 from ci.stack.errors import UsageError
 from ci.stack.project import Project
 from ci.stack.up import Context
@@ -92,6 +92,24 @@ def test_links_follow_the_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert Project("prod", state=tmp_path).environment()["PUBLIC_URL"] == "https://agent.example"
     monkeypatch.setenv("PUBLIC_URL", "https://front.example")
     assert Project("prod", state=tmp_path).environment()["PUBLIC_URL"] == "https://front.example"
+
+
+def test_what_a_program_reads_is_part_of_its_definition(tmp_path: Path) -> None:
+    """A rule added, a receiver changed, a file renamed: another hash for what reads it, and for no other."""
+    for names in mounted.READ.values():
+        for name in names:
+            path = tmp_path / name / "one.yml" if not Path(name).suffix else tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("a: 1")
+    first = mounted.environment(tmp_path)
+    assert mounted.environment(tmp_path) == first
+    (tmp_path / "prometheus" / "rules" / "own.yml").write_text("groups: []")
+    (tmp_path / "alertmanager" / "alertmanager.yml").write_text("a: 2")
+    second = mounted.environment(tmp_path)
+    changed = {name for name in first if first[name] != second[name]}
+    assert changed == {"AGENT_LOOP_READ_PROMETHEUS", "AGENT_LOOP_READ_ALERTMANAGER"}
+    (tmp_path / "prometheus" / "rules" / "own.yml").rename(tmp_path / "prometheus" / "rules" / "other.yml")
+    assert mounted.environment(tmp_path)["AGENT_LOOP_READ_PROMETHEUS"] != second["AGENT_LOOP_READ_PROMETHEUS"]
 
 
 def test_logs_are_collected_where_the_engine_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
