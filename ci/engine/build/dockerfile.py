@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,10 +116,24 @@ def words(items: list[str] | tuple[str, ...]) -> str:
 
 
 def paths(source: str, target: str) -> str:
-    """Source and target of a COPY; nothing in them is a pattern or a variable."""
-    for char in ("[", "*", "?"):
-        source = source.replace(char, f"[{char}]" if char != "[" else "[[]")
-    return words([source.replace("$", "\\$"), target.replace("$", "\\$")])
+    """Source and target of a COPY; nothing in them is a pattern, a variable or a quote."""
+    return words([_escaped(_plain(source)), _escaped(target)])
+
+
+def _plain(source: str) -> str:
+    """A pattern that matches a path and nothing else.
+
+    BuildKit reads a path as a pattern from its first part with a star, a question mark or a bracket on; only from there
+    is a backslash anything but itself.
+    """
+    parts = source.split("/")
+    first = next((i for i, part in enumerate(parts) if set(part) & set("[*?")), len(parts))
+    return "/".join(parts[:first] + [re.sub(r"([*?\[])", r"[\1]", p.replace("\\", "\\\\")) for p in parts[first:]])
+
+
+def _escaped(text: str) -> str:
+    """A word that the Dockerfile's own reading of quotes, backslashes and variables leaves as it is."""
+    return re.sub(r"([\\'\"$])", r"\\\1", text)
 
 
 def mount(**options: str | bool | None) -> str:
@@ -129,6 +144,6 @@ def mount(**options: str | bool | None) -> str:
         if value is True:
             parts.append(key)
         elif value:
-            text = f"{key}={value}"
+            text = f"{key}={value}".replace("$", r"\\\$")  # read twice: as a word of the line, then for variables
             parts.append(f'"{text}"' if any(c in text for c in " \t") else text)
     return "--mount=" + ",".join(parts)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ci.engine.errors import BuildFailed, FieldError
+from ci.engine.files.fs import SCRATCH
 from ci.engine.files.tree import EPOCH
 from ci.engine.needs import Ship
 from ci.engine.values import Container
@@ -39,9 +40,9 @@ CREATED = "org.opencontainers.image.created"
 
 def ship(builder: Builder, need: Ship) -> str:
     """Build an image and bring it where it shall go; its digest. Raises FieldError and what builds raise."""
-    containers = (
-        [need.container, *need.variants] if _holds(need.container) or not need.variants else list(need.variants)
-    )
+    containers = [c for c in (need.container, *need.variants) if c.fs.key != SCRATCH.key]
+    if not containers:
+        raise FieldError("no containers to export")
     containers = [replace(c, fs=builder.resolver.files(c.fs)) for c in containers]
     match need.how:
         case "file":
@@ -146,12 +147,6 @@ def _to_registry(builder: Builder, need: Ship, containers: list[Container]) -> s
     folders, image = _assembled(builder, need, containers)
     _push(builder, need, folders, image)
     return image.digest
-
-
-def _holds(container: Container) -> bool:
-    """Whether a container is more than the empty one that platform variants are hung on."""
-    return not (container.fs.static and not container.env and not container.entrypoint and container.step is None
-                and container.fs.key == Container("").fs.key)  # fmt: skip
 
 
 def _epoch(builder: Builder, container: Container) -> int:

@@ -20,10 +20,11 @@ class Sources(Stages):
 
     def _file(self, fs: Make) -> str:
         """A new file in the main context."""
-        tree = Tree({posixpath.basename(fs.path): Entry("file", fs.mode, blob=Blob.of(fs.content))})
+        name = _name(fs.path)
+        tree = Tree({name: Entry("file", fs.mode, blob=Blob.of(fs.content))})
         at = f"files/{short(tree.key)}"
         self.files[at] = tree
-        return f"{at}/{posixpath.basename(fs.path)}"
+        return f"{at}/{name}"
 
     def _empty_folder(self, mode: int) -> str:
         at = f"files/folder-{mode:o}"
@@ -72,7 +73,7 @@ class Sources(Stages):
         if not lone:
             return self._tree(folder_at(whole, path), label)
         entry = file_at(whole, path)
-        name = posixpath.basename(path) or "file"
+        name = _name(path)
         tree = Tree({name: entry})
         if _special(entry):
             source, inside = self._tree(tree, label)
@@ -101,6 +102,12 @@ class Sources(Stages):
         clean_stage = self._new()
         clean_stage.lines.append(f"COPY --from={work.name} {paths('/r/', '/')}")
         return clean_stage
+
+
+def _name(path: str) -> str:
+    """A file's name in the build context: its own, unless BuildKit would read more than a name from it there."""
+    name = posixpath.basename(path)
+    return name if re.fullmatch(r"[\w.@+-]+", name) else "file"
 
 
 def _special(entry: Entry) -> bool:
