@@ -40,7 +40,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         session = self.server.session
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = self.headers.get("Content-Length") or "0"
+        body = self.rfile.read(int(length)) if length.isdecimal() else b""
         wanted = "Basic " + base64.b64encode(f"{session.token}:".encode()).decode()
         if not hmac.compare_digest(self.headers.get("Authorization") or "", wanted):
             self._reply(401, {"errors": [{"message": "This session has another token."}]})
@@ -49,9 +50,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(404, {"errors": [{"message": f"No such path: {self.path}. Queries go to /query."}]})
             return
         try:
-            request = json.loads(body)
+            request = _sound(json.loads(body))
             query = request["query"]
             variables = request.get("variables")
+            if not isinstance(query, str) or not isinstance(variables, dict | None):
+                raise TypeError
         except (ValueError, KeyError, TypeError, AttributeError):
             self._reply(400, {"errors": [{"message": "The body is no JSON object with a query."}]})
             return
@@ -74,3 +77,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+
+def _sound(value: Any) -> Any:
+    """A value of JSON whose texts can be encoded: half of a surrogate pair becomes U+FFFD, as Go reads it."""
+    match value:
+        case str() if not value.isascii():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list():
+            return [_sound(v) for v in value]
+        case dict():
+            return {_sound(k): _sound(v) for k, v in value.items()}
+        case _:
+            return value
