@@ -21,6 +21,7 @@ from . import config as configuration
 from . import hub
 from .config import ModelConfig, TrainConfig
 from .errors import NoGpu, OutOfMemory, UnsupportedModel, VocabularyMismatch
+from .kernels import flex
 from .kernels.frozen_head_ce import frozen_head_ce
 from .kernels.lora_linear import fuse
 from .recompute import Layers
@@ -77,6 +78,8 @@ def load_base(config: TrainConfig, folder: Path | None = None, device: str | tor
         ) from None
     _keep_text_only(model)
     _keep_packing(model)
+    if attention == "flex_attention":
+        flex.fit(model.config.get_text_config(), torch.device(device))
     model.requires_grad_(False)
     model.config.use_cache = False
     return model
