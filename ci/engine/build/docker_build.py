@@ -20,6 +20,8 @@ from .images import Resolved
 if TYPE_CHECKING:
     from .builder import Builder
 
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
 
 def docker_build(builder: Builder, need: DockerBuild) -> Container:
     """Build a Dockerfile from a directory; the container that it makes. Raises FieldError, ExecError."""
@@ -35,7 +37,7 @@ def docker_build(builder: Builder, need: DockerBuild) -> Container:
         raise FieldError("failed to convert Dockerfile to LLB: the Dockerfile cannot be empty")
     folder = builder.context(Context(f"dockerfile-{tree.key[:12]}", tree))
     layout = builder.session.scratch / f"built-{len(list(builder.session.scratch.glob('built-*')))}"
-    contexts = _bases(builder, text, need.platform)
+    contexts = _bases(builder, text, need.platform, dict(need.args))
     secrets = {s.label or s.handle: builder.session.secrets.plaintext(s) for s in need.secrets}
     job = Job(
         _without_syntax(text),
@@ -70,12 +72,13 @@ def _without_syntax(text: str) -> str:
     return re.sub(r"(?im)\A(\s*)#\s*syntax\s*=.*$", r"\1#", text, count=1)
 
 
-def _bases(builder: Builder, text: str, platform: str) -> dict[str, str]:
+def _bases(builder: Builder, text: str, platform: str, given: dict[str, str]) -> dict[str, str]:
     """Contexts for base images that are made here, by the name that the Dockerfile has for them."""
     found: dict[str, str] = {}
     stages: set[str] = {"scratch"}
+    known = _arguments(text) | given
     for match in re.finditer(r"(?im)^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?", text):
-        name = match[1]
+        name = VARIABLE.sub(lambda v: known.get(v[1] or v[2], v[0]), match[1])
         if name.lower() not in stages and "$" not in name:
             image = builder.session.images.resolve(name, platform)
             if image.context:
@@ -83,6 +86,13 @@ def _bases(builder: Builder, text: str, platform: str) -> dict[str, str]:
         if match[2]:
             stages.add(match[2].lower())
     return found
+
+
+def _arguments(text: str) -> dict[str, str]:
+    """Defaults of the arguments that stand before the first FROM, which a base may be named by."""
+    head = re.split(r"(?im)^\s*FROM\s", text, maxsplit=1)[0]
+    found = re.findall(r"(?im)^\s*ARG\s+(\w+)=(\S+)\s*$", head)
+    return {name: value.strip("\"'") for name, value in found}
 
 
 def _build_error(failed: BuildFailed) -> FieldError:
