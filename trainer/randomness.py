@@ -22,11 +22,11 @@ def state() -> dict[str, Any]:
 
 
 def restore(saved: Mapping[str, Any]) -> None:
-    """Put the random states back."""
+    """Put the random states back; those of cards that are not here now are left aside."""
     version, internal, gauss = saved["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = saved["numpy"]
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(saved["torch"])
-    if saved["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(saved["cuda"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(saved["cuda"][: torch.cuda.device_count()])

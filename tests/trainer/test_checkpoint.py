@@ -134,3 +134,14 @@ def test_differences_are_named(tmp_path: Path) -> None:
     ]
     record = json.loads((folder / "state.json").read_text())
     assert set(record["versions"]) == {"torch"}
+
+
+def test_random_states_of_cards_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run saved where two cards were seen goes on where one is."""
+    put: list[list[int]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [0, 1])
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", put.append)
+    randomness.restore(randomness.state())
+    assert put == [[0]]
