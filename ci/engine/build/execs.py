@@ -13,7 +13,7 @@ import platform
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -69,7 +69,7 @@ def step_file(step: Step) -> str:
         lines.append("no_init=1")
     watched = [f"{i}:{step.mounts[i].path}" for i in step.written_mounts()]
     if watched:
-        lines.append(f"mounts={shlex.quote(' '.join(watched))}")
+        lines.append(f"mounts={_listed(watched)}")
     files: list[str] = []
     for name, secret in step.secrets:
         at = f"/.al/secret/{secret.handle}"
@@ -78,13 +78,18 @@ def step_file(step: Step) -> str:
             lines.append(f"{name}=$($bb cat {at}; echo x); {name}=${{{name}%x}}; export {name}")
     files += [m.path for m in step.mounts if isinstance(m, SecretMount)]
     if files:
-        lines.append(f"secrets={shlex.quote(' '.join(files))}")
+        lines.append(f"secrets={_listed(files)}")
     if step.gpus:
         lines.append(f"# gpus {' '.join(step.gpus)}")
     if step.around:
         lines.append(f"# around {step.around}")
     lines.append("set -- " + " ".join(shlex.quote(a) for a in step.args))
     return "\n".join(lines) + "\n"
+
+
+def _listed(items: Sequence[str]) -> str:
+    """A list for the shell, one a line: a path may have spaces."""
+    return shlex.quote("\n".join(items))
 
 
 def volatile_file(step: Step) -> str:

@@ -7,11 +7,15 @@
 
 bb=/.al/bin/busybox
 out=/.al/out
+newline='
+' # divides lists of paths
 expect=SUCCESS in='' to_out='' to_err='' no_init='' mounts='' secrets='' odd=''
 
 finish() { # code
     echo "$1" >"$out/code"
+    IFS=$newline
     for mount in $mounts; do keep_mount "$mount"; done
+    unset IFS
     case $expect in
         ANY) { [ "$1" -lt 128 ] || [ "$1" -gt 191 ]; } && exit 0 ;;
         FAILURE) [ "$1" -ne 0 ] && { [ "$1" -lt 128 ] || [ "$1" -gt 191 ]; } && exit 0 ;;
@@ -58,8 +62,9 @@ scrub() { # secrets' lines become ***; without secrets bytes pass as they are
         $bb cat
         return
     fi
-    set -- # the words to hide: lines of the secrets, and whole values of several lines
     whole=''
+    IFS=$newline
+    set -- # the words to hide: lines of the secrets, and whole values of several lines
     for file in $secrets; do
         [ -r "$file" ] || continue
         count=0
@@ -73,6 +78,7 @@ scrub() { # secrets' lines become ***; without secrets bytes pass as they are
             whole=1
         fi
     done
+    unset IFS
     longest=0 # the longest first, so that none is left half hidden
     for word in "$@"; do [ ${#word} -le $longest ] || longest=${#word}; done
     if [ -n "$whole" ]; then # such a value can only be found in all of the output
@@ -238,7 +244,9 @@ if [ -n "$why" ]; then
     finish 1
 fi
 
+IFS=$newline
 for mount in $mounts; do state_of "${mount#*:}" >"$out/.before${mount%%:*}"; done
+unset IFS
 name=$1
 shift
 
