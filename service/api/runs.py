@@ -15,8 +15,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
@@ -25,6 +24,7 @@ from service.api.access import Arrival, RunOwner
 from service.api.body import StrictRoute
 from service.api.documented import ERRORS
 from service.api.parts import Parts, PartsOf
+from service.api.run_conversion import event_out, run_out, spec_of
 from service.api.run_schemas import (
     Deleted,
     EventPage,
@@ -33,18 +33,16 @@ from service.api.run_schemas import (
     RunOut,
     RunPage,
     SessionOut,
-    event_out,
-    run_out,
-    spec_of,
 )
+from service.api.run_stream import event_stream
 from service.api.session import SESSION_ID, belongs_to
-from service.api.sse import EventStream, until_gone
+from service.api.sse import until_gone
 from service.auth import Principal
-from service.errors import ApiError, Conflict, InvalidRequest, NotFound, Unavailable
+from service.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from service.runs.live import Created
 from service.runs.reader import Interrupted
 from service.runs.spec import new_session_id
-from service.store.runs import Event, RunRow, SessionBusy
+from service.store.runs import RunRow, SessionBusy
 from service.telemetry import names
 
 router = APIRouter(prefix="/v1", tags=["runs"], route_class=StrictRoute, responses=ERRORS)
@@ -253,37 +251,6 @@ async def delete_session(session_id: str, request: Request, parts: PartsOf, prin
         raise NotFound("No such session.", code="session_not_found")
     belongs_to(request, session_id)
     return Deleted(id=session_id)
-
-
-def event_stream(
-    parts: Parts, run_id: str, after: int, *, cancels: bool, headers: dict[str, str] | None = None
-) -> EventStream:
-    """A run's log as an SSE response."""
-
-    async def gone() -> None:
-        await parts.runner.stop(run_id, "client_gone")
-
-    return EventStream(_sse(parts, run_id, after), parts.metrics, gone=gone if cancels else None, headers=headers)
-
-
-async def _sse(parts: Parts, run_id: str, after: int) -> AsyncGenerator[bytes]:
-    last = after
-    try:
-        async for events in parts.reader.follow(run_id, after):
-            last = events[-1].seq
-            yield b"".join(sse_event(event) for event in events)
-    except (Interrupted, ApiError) as error:
-        # Not part of the log, so it has no id: a reconnecting client goes on after the last real event.
-        code = error.code if isinstance(error, ApiError) else "interrupted"
-        message = error.message if isinstance(error, ApiError) else "The stream ends here. Read on with Last-Event-ID."
-        data = {"error": {"code": code, "message": message}, "last_event_id": last}
-        yield f"event: stream.error\ndata: {json.dumps(data)}\n\n".encode()
-
-
-def sse_event(event: Event) -> bytes:
-    """One event on the wire."""
-    data: dict[str, Any] = {"seq": event.seq, "type": event.type, "at": event.at, "data": event.data}
-    return f"id: {event.seq}\nevent: {event.type}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
 async def _mine(parts: Parts, principal: Principal, run_id: str) -> RunRow | None:

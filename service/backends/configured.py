@@ -17,7 +17,8 @@ from service.backends.observed import Observed
 from service.backends.ollama import OllamaBackend
 from service.backends.openai import OpenAIBackend
 from service.backends.resilience import Fallback, Resilient
-from service.backends.scripted import DEMO, Script, ScriptedBackend
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import DEMO, Script
 from service.backends.transport import Timeouts
 from service.backends.watch import OllamaWatch
 from service.errors import StartupError

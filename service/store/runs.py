@@ -16,8 +16,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.store.database import Database
-from service.store.leases import Leases
 from service.store.records import Duplicate, Event, LeaseLost, NewRun, RunRow, SessionBusy, SessionUnknown
+from service.store.sessions import Sessions
 from service.store.tables import events, features, idempotency, runs, sessions
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 _COLUMNS = [column for column in runs.c if column.name != "lease_until"]
 
 
-class RunStore(Leases):
+class RunStore(Sessions):
     """Reads and writes runs, events and sessions."""
 
     def __init__(self, database: Database) -> None:
@@ -97,48 +97,6 @@ class RunStore(Leases):
         await connection.execute(delete(idempotency).where(mine, idempotency.c.created_at < since))
         row = (await connection.execute(select(idempotency).where(mine))).one_or_none()
         return None if row is None else Duplicate(row.run_id, row.fingerprint)
-
-    async def _take_session(self, connection: AsyncConnection, new: NewRun, now: float) -> None:
-        if new.new_session:
-            await connection.execute(
-                insert(sessions).values(
-                    id=new.session_id,
-                    key_id=new.key_id,
-                    variant=new.variant.get("name", ""),
-                    created_at=now,
-                    updated_at=now,
-                    active_run=new.id,
-                )
-            )
-            return
-        mine = (sessions.c.id == new.session_id) & (sessions.c.key_id == new.key_id)
-        taken = await connection.execute(
-            update(sessions).where(mine, sessions.c.active_run.is_(None)).values(active_run=new.id, updated_at=now)
-        )
-        if taken.rowcount == 1:
-            return
-        row = (await connection.execute(select(sessions.c.active_run).where(mine))).one_or_none()
-        if row is None:
-            raise SessionUnknown(new.session_id)
-        raise SessionBusy(row.active_run)
-
-    async def _leave_session(self, connection: AsyncConnection, session_id: str, run_id: str) -> None:
-        await connection.execute(
-            update(sessions)
-            .where(sessions.c.id == session_id, sessions.c.active_run == run_id)
-            .values(active_run=None, updated_at=time.time())
-        )
-
-    async def add_session(self, session_id: str, key_id: str, variant: str) -> None:
-        """Store an empty session."""
-        now = time.time()
-
-        async def operation(connection: AsyncConnection) -> None:
-            await connection.execute(
-                insert(sessions).values(id=session_id, key_id=key_id, variant=variant, created_at=now, updated_at=now)
-            )
-
-        await self._database.write(operation)
 
     async def append(self, run_id: str, owner: str, entries: Sequence[tuple[str, dict[str, Any]]]) -> list[Event]:
         """Add events to a run's log and return them with their numbers. Raises LeaseLost, StoreDown."""
@@ -269,16 +227,6 @@ class RunStore(Leases):
         async with self._database.read() as connection:
             return [Event(row.seq, row.type, row.data, row.at) for row in await connection.execute(query)]
 
-    async def history(self, session_id: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """`(request, summary)` of a session's ended runs, oldest first."""
-        query = (
-            select(runs.c.request, runs.c.summary)
-            .where(runs.c.session_id == session_id, runs.c.status == "ended")
-            .order_by(runs.c.created_at, runs.c.id)
-        )
-        async with self._database.read() as connection:
-            return [(row.request, row.summary) for row in await connection.execute(query)]
-
     async def give_feedback(self, run_id: str, feedback: dict[str, Any], thumbs: int) -> None:
         """Store what a person thought of a run."""
 
@@ -295,24 +243,6 @@ class RunStore(Leases):
             await connection.execute(delete(runs).where(runs.c.id == run_id, runs.c.status == "ended"))
 
         await self._database.write(operation)
-
-    async def delete_session(self, session_id: str, key_id: str | None) -> bool:
-        """Delete a session with everything of its runs; False if there is none. Raises SessionBusy."""
-
-        async def operation(connection: AsyncConnection) -> bool:
-            mine = sessions.c.id == session_id
-            if key_id is not None:
-                mine &= sessions.c.key_id == key_id
-            row = (await connection.execute(select(sessions.c.active_run).where(mine))).one_or_none()
-            if row is None:
-                return False
-            if row.active_run is not None:
-                raise SessionBusy(row.active_run)
-            await connection.execute(delete(runs).where(runs.c.session_id == session_id))
-            await connection.execute(delete(sessions).where(mine))
-            return True
-
-        return await self._database.write(operation)
 
     async def purge(self, before: float, keys_before: float) -> int:
         """Delete runs that ended before `before`, their empty sessions, and idempotency keys; returns the runs."""

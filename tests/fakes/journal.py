@@ -16,7 +16,8 @@ from fastapi import FastAPI
 
 from service import settings as configuration
 from service.app import create_app
-from service.backends.scripted import Call, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Script, Turn
 from service.telemetry import logs
 from service.tools.base import ToolContext
 from tests.fakes.tools import Box, Recorded

@@ -20,7 +20,8 @@ import uvicorn
 from service.api.parts import Parts
 from service.app import create_app
 from service.backends.base import Backend
-from service.backends.scripted import DEMO, ScriptedBackend
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import DEMO
 from service.settings import Settings
 from service.telemetry import Traces
 from service.tools.base import Toolbox

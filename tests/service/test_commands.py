@@ -18,7 +18,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Rule, Script, Turn
 from service.cli import app
 from tests.fakes.programs import free_port
 from tests.fakes.server import Serving, serving

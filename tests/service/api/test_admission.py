@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from service import auth
-from service.backends.scripted import Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Rule, Script, Turn
 from service.errors import StartupError
 from service.settings import Settings
 from service.store import Store

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from service import auth
-from service.backends.scripted import Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Script, Turn
 from tests.fakes.server import Serving, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from service.app import create_app
-from service.backends.scripted import Script, ScriptedBackend
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Script
 from service.settings import Settings
 from tests.fakes.server import serving
 

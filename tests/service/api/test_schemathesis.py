@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from service.app import create_app
-from service.backends.scripted import Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Script, Turn
 from service.settings import Settings
 from tests.fakes.server import serving
 

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from service.api.session import SESSION_ID
-from service.backends.scripted import Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Script, Turn
 from tests.fakes.server import Serving, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]

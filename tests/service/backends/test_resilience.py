@@ -24,7 +24,8 @@ from service.backends.circuit import Circuit
 from service.backends.observed import Observed, abort_cause
 from service.backends.ollama import OllamaBackend
 from service.backends.resilience import Fallback, Resilient
-from service.backends.scripted import Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Script, Turn
 from service.backends.watch import OllamaWatch
 from service.settings import Settings
 from service.telemetry import Metrics, names

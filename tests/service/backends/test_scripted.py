@@ -21,7 +21,8 @@ from service.backends.base import (
     Sampling,
     ToolSpec,
 )
-from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Rule, Script, Turn
 from service.errors import StartupError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image]

@@ -9,7 +9,8 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Rule, Script, Turn
 from tests.fakes.server import Serving, serving
 
 WEATHER = {

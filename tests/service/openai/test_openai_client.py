@@ -13,7 +13,8 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from service.backends.scripted import Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Script, Turn
 from tests.service.openai.clients import SCRIPT, WEATHER, Shared, client_of, user
 
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]

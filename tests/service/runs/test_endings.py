@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Rule, Script, Turn
 from service.telemetry import names
 from tests.fakes.server import Serving, serving
 from tests.fakes.tools import Box, Recorded, counter, sleeper

@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import event
 
 from service import backends
-from service.backends.scripted import Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Script, Turn
 from service.settings import Settings
 from service.telemetry import names
 from tests.fakes.ollama import FakeOllama, Fault, Plan

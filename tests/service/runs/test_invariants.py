@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Rule, Script, Turn
 from service.telemetry import names
 from service.telemetry.names import Outcome, TokenType
 from tests.fakes.server import Serving, serving

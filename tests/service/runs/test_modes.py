@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.backends.scripted import Call, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Script, Turn
 from tests.fakes.server import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image]

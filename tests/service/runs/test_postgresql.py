@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Rule, Script, Turn
 from tests.fakes import postgres
 from tests.fakes.server import Serving, serving
 from tests.fakes.tools import Box, counter

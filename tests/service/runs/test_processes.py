@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Rule, Script, Turn
 from service.store.tables import events, runs
 from tests.fakes.server import Serving, serving
 from tests.fakes.tools import Box, Recorded, counter, sleeper

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.backends.scripted import Call, Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Call, Rule, Script, Turn
 from service.telemetry import names
 from service.telemetry.names import TaskResult
 from tests.fakes.server import serving

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from service.backends.scripted import Rule, Script, ScriptedBackend, Turn
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import Rule, Script, Turn
 from service.store.tables import events, features, idempotency, runs, sessions
 from service.telemetry import names
 from tests.fakes.server import Serving, serving

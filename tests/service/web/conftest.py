@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-from service.backends.scripted import DEMO, Script, ScriptedBackend
+from service.backends.scripted import ScriptedBackend
+from service.backends.scripts import DEMO, Script
 from tests.fakes.server import Serving, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from service.backends.scripted import Call, Rule, Script, Turn
+from service.backends.scripts import Call, Rule, Script, Turn
 from tests.fakes.server import Serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.in_image, pytest.mark.long]
