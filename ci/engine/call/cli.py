@@ -165,8 +165,12 @@ def _print(result: Any, options: Options) -> None:
     sys.stdout.flush()
     if output:
         path = Path(output).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise PlainError(f"Result cannot be saved, {why}, {path}. Choose another place.") from None
         print(f'Saved output to "{path}".', file=sys.stderr)
 
 

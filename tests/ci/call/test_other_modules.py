@@ -128,3 +128,10 @@ def test_a_folder_from_git_is_refused_by_name(run: Any, address: str) -> None:
     status, _, err = run(f"call --source {address} made")
     assert status == 1
     assert "a Directory from git needs a Dagger engine. Clone it and give its path." in err
+
+
+def test_a_place_that_takes_no_output_is_told(run: Any, zoo: Path) -> None:
+    """The result is printed all the same; the place is named."""
+    status, out, err = run("call made -o dagger.json/x")
+    assert (status, out) == (1, "a.txt")
+    assert err.rstrip().endswith(f", {zoo}/dagger.json/x. Choose another place.")
