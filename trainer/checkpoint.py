@@ -25,8 +25,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig, changed
+from .config import changed
 from .errors import CheckpointError, DiskFull, RunChanged
+from .settings import TrainConfig
 
 MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from . import presets, tiny
-from .config import ModelConfig
 from .errors import ConfigError, DiskFull, HubTokenMissing, HubUnreachable, UnsupportedModel
+from .settings import ModelConfig
 
 SMALL = ["*.json", "*.jinja", "tokenizer.model"]
 """Files that a plan and a data check read; weights come on top."""

@@ -13,13 +13,14 @@ from typing import Any
 
 from . import cards, config, hub, plan, presets
 from .cards import Card
-from .config import Resolved, TrainConfig
+from .config import Resolved
 from .data.dataset import Dataset, prepare
 from .data.template import ChatTokenizer
 from .errors import ConfigError, HubTokenMissing, HubUnreachable, NoGpu
 from .export import architecture, splitting, vocabulary
 from .export.errors import UnsupportedExport
 from .plan import Plan, Work
+from .settings import TrainConfig
 from .shape import Shape
 
 Show = Callable[["Prepared"], None]

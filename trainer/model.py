@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from . import config as configuration
 from . import hub
-from .config import ModelConfig, TrainConfig
 from .errors import NoGpu, OutOfMemory, UnsupportedModel, VocabularyMismatch
 from .kernels import flex
 from .kernels.frozen_head_ce import frozen_head_ce
 from .kernels.lora_linear import fuse
 from .recompute import Layers
+from .settings import ModelConfig, TrainConfig
 
 ADAPTER_FILE = "adapter_model.safetensors"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .config import TrainConfig
+from .settings import TrainConfig
 
 if TYPE_CHECKING:
     import torch

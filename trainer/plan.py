@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from .cards import GIB, Card
-from .config import TrainConfig
 from .errors import DoesNotFit
+from .settings import TrainConfig
 from .shape import Shape
 
 NF4_BYTES = 0.5 + (1 / 64) * (1 + 4 / 256)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from . import randomness
-from .config import TrainConfig
 from .data.dataset import Dataset
 from .errors import OutOfMemory
 from .model import Trainable
+from .settings import TrainConfig
 
 BLOCK = 128
 """Tokens a block of flex attention."""

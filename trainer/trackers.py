@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig, flatten
+from .config import flatten
 from .errors import ConfigError
 from .metrics import Console, Listener, Prometheus, Record, Teller
+from .settings import TrainConfig
 
 
 class TensorBoard:

@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.training import CannotRun, workload
 from trainer import cards, config, plan
 from trainer.cards import Card
-from trainer.config import TrainConfig
+from trainer.settings import TrainConfig
 from trainer.shape import Shape
 
 

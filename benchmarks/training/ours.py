@@ -11,9 +11,9 @@ import torch
 from benchmarks.training.clock import Clock
 from benchmarks.training.workload import Sizes
 from trainer import model, optimizer, step
-from trainer.config import TrainConfig
 from trainer.data import packing
 from trainer.data.dataset import Dataset
+from trainer.settings import TrainConfig
 
 
 def run(

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.training.clock import Clock
 from benchmarks.training.workload import Sizes, stub_tokenizer
-from trainer.config import TrainConfig
+from trainer.settings import TrainConfig
 
 
 def trl(

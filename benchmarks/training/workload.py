@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from trainer import presets, tiny
-from trainer.config import TrainConfig
 from trainer.data.template import Encoded
+from trainer.settings import TrainConfig
 from trainer.shape import Shape
 
 CHAT_MEAN, CHAT_CAP, CHAT_LEARNED = 220, 1024, 0.4

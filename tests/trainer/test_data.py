@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.config import DataConfig
 from trainer.data import EXAMPLES, check, dataset, formats, packing, preview, reader
 from trainer.data.formats import Example, Message
 from trainer.data.template import ChatTokenizer
 from trainer.errors import DataError
+from trainer.settings import DataConfig
 
 
 def write(path: Path, rows: Sequence[object]) -> Path:

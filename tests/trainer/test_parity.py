@@ -11,6 +11,7 @@ from tests.trainer.left_behind import losses
 from trainer import config, model
 from trainer.data.dataset import prepare as prepare_data
 from trainer.data.template import ChatTokenizer
+from trainer.settings import TrainConfig
 
 pytestmark = [
     pytest.mark.slow,  # imports two more trainers and makes three runs
@@ -41,7 +42,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory, prepare: Any) -> dict[int, fl
     return losses(run)
 
 
-def same_rows(base: Path) -> tuple[config.TrainConfig, Any]:
+def same_rows(base: Path) -> tuple[TrainConfig, Any]:
     """The settings, and our rows in the order our loop takes them."""
     pytest.importorskip("datasets", reason="the group `parity` is not installed")
     from datasets import Dataset

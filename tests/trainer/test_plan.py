@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from trainer import cards, launch, plan, presets
-from trainer.config import TrainConfig, resolve
+from trainer.config import resolve
 from trainer.errors import ConfigError, DoesNotFit, UnsupportedModel
 from trainer.plan import LEVELS, Work
+from trainer.settings import TrainConfig
 from trainer.shape import Shape
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.config import DataConfig
 from trainer.errors import DataError
+from trainer.settings import DataConfig
 
 from . import formats, packing, reader
 from .formats import BadRow, Example

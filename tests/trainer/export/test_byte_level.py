@@ -11,7 +11,6 @@ import pytest
 
 from tests.trainer.export import byte_level
 from tests.trainer.export.byte_level import FAMILIES
-from trainer.config import DataConfig
 from trainer.data.dataset import prepare
 from trainer.data.template import ChatTokenizer
 from trainer.export import official, splitting
@@ -20,6 +19,7 @@ from trainer.export.job import Request, export
 from trainer.export.quantise import Kind
 from trainer.launch import Request as TrainRequest
 from trainer.launch import dry_run, prepare_job
+from trainer.settings import DataConfig
 
 NAMES = {"llama3": "llama-bpe", "qwen2": "qwen2", "qwen3": "qwen2"}
 OTHER = r"\p{L}+|\p{N}+|[^\p{L}\p{N}]+"
