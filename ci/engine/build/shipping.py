@@ -246,9 +246,16 @@ def _login(builder: Builder, container: Container) -> Path | None:
 
 
 def _push(builder: Builder, need: Ship, folders: list[Path], image: Archive) -> None:
-    """Push what was put together here: each platform by digest, then the list of them."""
+    """Push what was put together here: each platform by digest, then the list of them.
+
+    The BuildKit inside Docker pushes nothing by digest; there the image goes through Docker's store.
+    """
     target = need.target
     login = _login(builder, need.container)
+    if builder.buildkit.is_docker():
+        _take(builder, need, image)
+        builder.buildkit.docker("push", "--quiet", target, config=login)
+        return
     pushed: list[str] = []
     for number, folder in enumerate(folders):
         manifest = image.manifests[number]
