@@ -269,7 +269,6 @@ class Container:
     mounts: tuple[Mount, ...] = ()
     secrets: tuple[tuple[str, Secret], ...] = ()
     volatile: Pairs = ()
-    auth: tuple[tuple[str, str, Secret], ...] = ()
     """Registry, user, password."""
     step: Step | None = None
     image_ref: str | None = None

@@ -31,6 +31,7 @@ from .docker_build import docker_build
 from .dockerfile import Context
 from .execs import AGAIN, LOST, Tools, find_tools, read_results, write_tools
 from .failures import meaning
+from .logins import Logins
 from .lowering import NOTHING, Lowering
 from .resolving import Resolver
 from .steps import Result
@@ -46,7 +47,8 @@ class Builder:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.buildkit = BuildKit(session.env, session.options.builder, session.options.progress)
+        self.logins = Logins(session.env, lambda: self.fresh("docker"))
+        self.buildkit = BuildKit(session.env, session.options.builder, session.options.progress, self.logins)
         self.trees: dict[str, Tree] = {}
         """Static file systems that were worked out, by key."""
         self.platform = MACHINES.get(host_platform.machine(), f"linux/{host_platform.machine()}")

@@ -23,6 +23,8 @@ from typing import IO, Any
 from ci.engine.errors import BuildFailed, SetupError
 from ci.engine.secrets import scrub
 
+from .logins import Logins
+
 DOCKERS = ("/usr/bin/docker", "/usr/local/bin/docker")
 PLUGINS = (
     "/usr/libexec/docker/cli-plugins/docker-buildx",
@@ -55,8 +57,6 @@ class Job:
     platform: str = ""
     options: tuple[str, ...] = ()
     """More words for `buildx build` (caches, attestations)."""
-    config: Path | None = None
-    """A Docker configuration folder of its own, for registry logins."""
     raw: bool = False
     """Tell a failing step's two output streams apart (which costs the readable progress)."""
 
@@ -72,8 +72,15 @@ class Inspected:
 class BuildKit:
     """The builder of a session."""
 
-    def __init__(self, env: Mapping[str, str], builder: str | None, progress: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        builder: str | None = None,
+        progress: Callable[[str], None] | None = None,
+        logins: Logins | None = None,
+    ) -> None:
         self.env = env
+        self.logins = logins
         self.builder = builder
         self.progress = progress
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -100,7 +107,7 @@ class BuildKit:
             words += ["--build-context", f"{name}={address}"]
         for name, value in job.args.items():
             words += ["--build-arg", f"{name}={value}"]
-        env = dict(self.env)
+        env = self._environment()
         env.pop("DOCKER_BUILDKIT", None)
         env["BUILDX_METADATA_PROVENANCE"] = "disabled"
         for index, (name, value) in enumerate(job.secrets.items()):
@@ -114,8 +121,6 @@ class BuildKit:
                 words += ["--secret", f"id={name},env=AGENT_LOOP_SECRET_{index}"]
         for name, path in job.secret_files.items():
             words += ["--secret", f"id={name},src={path}"]
-        if job.config is not None:
-            env["DOCKER_CONFIG"] = str(job.config)
         words += [*job.options, str(job.folder)]
         log = self._execute(words, env, list(job.secrets.values()))
         for path in job.folder.parent.glob(f"secret.{number}.*"):
@@ -130,7 +135,7 @@ class BuildKit:
     def inspect(self, reference: str, platform: str) -> Inspected:
         """Look an image up in its registry without pulling it. Raises BuildFailed, SetupError."""
         words = [*self._program(), "imagetools", "inspect", reference, "--format", "{{json .}}"]
-        done = subprocess.run(words, capture_output=True, env=dict(self.env))
+        done = subprocess.run(words, capture_output=True, env=self._environment())
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip().splitlines() or ["no answer"]
             raise BuildFailed(NOISE.sub("", reason[-1]))
@@ -145,10 +150,9 @@ class BuildKit:
         done = subprocess.run(words, capture_output=True, text=True, env=dict(self.env))
         return re.search(r"^Driver:\s+docker$", done.stdout, re.MULTILINE) is not None
 
-    def docker(self, *arguments: str, data: bytes | None = None, config: Path | None = None) -> bytes:
+    def docker(self, *arguments: str, data: bytes | None = None) -> bytes:
         """Run a plain docker command; its output. Raises BuildFailed, SetupError."""
-        env = dict(self.env) | ({"DOCKER_CONFIG": str(config)} if config else {})
-        done = subprocess.run([self._docker(), *arguments], input=data, capture_output=True, env=env)
+        done = subprocess.run([self._docker(), *arguments], input=data, capture_output=True, env=self._environment())
         if done.returncode:
             raise failure(done.stderr.decode(errors="replace").splitlines())
         return done.stdout
@@ -169,10 +173,10 @@ class BuildKit:
         if process.returncode:
             raise failure(said)
 
-    def imagetools(self, *arguments: str, config: Path | None = None) -> None:
+    def imagetools(self, *arguments: str) -> None:
         """Run `buildx imagetools`. Raises BuildFailed, SetupError."""
-        env = dict(self.env) | ({"DOCKER_CONFIG": str(config)} if config else {})
-        done = subprocess.run([*self._program(), "imagetools", *arguments], capture_output=True, env=env)
+        words = [*self._program(), "imagetools", *arguments]
+        done = subprocess.run(words, capture_output=True, env=self._environment())
         if done.returncode:
             raise failure(done.stderr.decode(errors="replace").splitlines())
 
@@ -183,6 +187,10 @@ class BuildKit:
             running = list(self._running)
         for process in running:
             _end(process)
+
+    def _environment(self) -> dict[str, str]:
+        """What docker and buildx run with."""
+        return {**self.env, **(self.logins.environment() if self.logins else {})}
 
     def _docker(self) -> str:
         for path in DOCKERS:

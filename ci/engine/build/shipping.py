@@ -6,7 +6,6 @@ inherited variable, a label), or set an annotation, `image.py` writes its config
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import json
 import posixpath
@@ -193,8 +192,7 @@ def _direct(builder: Builder, need: Ship, container: Container) -> str:
     The BuildKit inside Docker unpacks whatever it pushes and refuses that together with new times; there the image goes
     through Docker's store, which pushes it unchanged.
     """
-    options, login = _options(need), _login(builder, container)
-    more: dict[str, Any] = {"config": login}
+    options, more = _options(need), dict[str, Any]()
     if builder.session.options.provenance:
         session = builder.session.options
         caches = [f"--cache-to={c}" for c in session.cache_to] + [f"--cache-from={c}" for c in session.cache_from]
@@ -206,7 +204,7 @@ def _direct(builder: Builder, need: Ship, container: Container) -> str:
     metadata = _run(builder, container, f"type=oci,dest={archive},name={need.target},{options}", **more)
     builder.buildkit.docker("load", "--input", str(archive))
     archive.unlink()
-    builder.buildkit.docker("push", "--quiet", need.target, config=login)
+    builder.buildkit.docker("push", "--quiet", need.target)
     return str(metadata.get("containerimage.digest", ""))
 
 
@@ -221,40 +219,15 @@ def _layout(builder: Builder, container: Container, options: str, known: Iterabl
     return folder
 
 
-def _login(builder: Builder, container: Container) -> Path | None:
-    """A Docker configuration folder with the container's registry logins, beside the person's own."""
-    if not container.auth:
-        return None
-    folder = builder.session.scratch / "docker"
-    folder.mkdir(exist_ok=True, mode=0o700)
-    own = Path(builder.session.env.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(own.read_text())
-    except (OSError, ValueError):
-        config = {}
-    auths = config.setdefault("auths", {})
-    for address, user, secret in container.auth:
-        word = builder.session.secrets.plaintext(secret).decode()
-        host = address.partition("/")[0]
-        host = "https://index.docker.io/v1/" if host in ("docker.io", "registry-1.docker.io") else host
-        auths[host] = {"auth": base64.b64encode(f"{user}:{word}".encode()).decode()}
-    config.pop("credsStore", None)
-    path = folder / "config.json"
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(config))
-    return folder
-
-
 def _push(builder: Builder, need: Ship, folders: list[Path], image: Archive) -> None:
     """Push what was put together here: each platform by digest, then the list of them.
 
     The BuildKit inside Docker pushes nothing by digest; there the image goes through Docker's store.
     """
     target = need.target
-    login = _login(builder, need.container)
     if builder.buildkit.is_docker():
         _take(builder, need, image)
-        builder.buildkit.docker("push", "--quiet", target, config=login)
+        builder.buildkit.docker("push", "--quiet", target)
         return
     pushed: list[str] = []
     for number, folder in enumerate(folders):
@@ -263,14 +236,14 @@ def _push(builder: Builder, need: Ship, folders: list[Path], image: Archive) -> 
         image.write_layout(staged, number)
         job = Job(
             "FROM image\n", "", builder.folder, contexts={"image": f"oci-layout://{staged}@{manifest['digest']}"},
-            output=f"type=image,name={target},push=true,push-by-digest=true", config=login,
+            output=f"type=image,name={target},push=true,push-by-digest=true",
             options=("--provenance=false",),
         )  # fmt: skip
         done = builder.buildkit.run(replace(job, dockerfile="FROM image AS image\n", target="image"))
         pushed.append(str(done.get("containerimage.digest") or manifest["digest"]))
         shutil.rmtree(folder, ignore_errors=True)
     repository = re.sub(r"(:[\w.-]+)?(@.*)?$", "", target) if ":" in posixpath.basename(target) else target
-    builder.buildkit.imagetools("create", "--tag", target, *[f"{repository}@{d}" for d in pushed], config=login)
+    builder.buildkit.imagetools("create", "--tag", target, *[f"{repository}@{d}" for d in pushed])
 
 
 def _needs_rewriting(container: Container) -> bool:

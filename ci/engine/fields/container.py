@@ -293,13 +293,17 @@ def docker_healthcheck(ctx: Call, parent: Container, args: Args) -> Healthcheck 
 
 @field("Container", "withRegistryAuth")
 def with_registry_auth(ctx: Call, parent: Container, args: Args) -> Container:
-    rest = tuple(a for a in parent.auth if a[0] != args["address"])
-    return parent.with_(auth=(*rest, (args["address"], args["username"], args["secret"])))
+    if ctx.session.plan is None:
+        word = ctx.session.secrets.plaintext(args["secret"])
+        ctx.session.builder.logins.add(args["address"], args["username"], word)
+    return parent
 
 
 @field("Container", "withoutRegistryAuth")
 def without_registry_auth(ctx: Call, parent: Container, args: Args) -> Container:
-    return parent.with_(auth=tuple(a for a in parent.auth if a[0] != args["address"]))
+    if ctx.session.plan is None:
+        ctx.session.builder.logins.remove(args["address"])
+    return parent
 
 
 @field("Container", "withError")
