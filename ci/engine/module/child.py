@@ -9,10 +9,8 @@ not need is left out: together a third of the time that `import dagger` takes.
 """
 
 import contextlib
-import functools
 import gc
 import importlib
-import inspect
 import json
 import os
 import sys
@@ -85,9 +83,9 @@ def main() -> None:
 
 @contextlib.contextmanager
 def checks_when_used():
-    """Let the classes that beartype is put on meanwhile get their checks when the first of their methods is called.
+    """Let the methods of classes that beartype is put on meanwhile get their checks when they are first looked at.
 
-    The client has some seventy of them with 841 methods, whose checks beartype writes and compiles one by one.
+    The client has 841 of them in some seventy classes, and beartype writes and compiles the checks of each.
     """
     try:
         import beartype
@@ -108,31 +106,23 @@ def checks_when_used():
 
 
 def _deferred(kind: type, check) -> type:
-    """A class that `check` comes to when the first of its own methods is called."""
-    methods = {name: value for name, value in vars(kind).items() if isinstance(value, FunctionType)}
-
-    @functools.cache
-    def checked() -> None:
-        for name, value in methods.items():
-            setattr(kind, name, value)
-        check(kind)
-
-    def standing_in(name: str, method: FunctionType):
-        @functools.wraps(method)
-        def call(*args, **kwargs):
-            checked()
-            return getattr(kind, name)(*args, **kwargs)
-
-        @functools.wraps(method)
-        async def wait(*args, **kwargs):
-            checked()
-            return await getattr(kind, name)(*args, **kwargs)
-
-        return wait if inspect.iscoroutinefunction(method) else call
-
-    for name, method in methods.items():
-        setattr(kind, name, standing_in(name, method))
+    """A class whose own methods `check` comes to one by one."""
+    for name, method in list(vars(kind).items()):
+        if isinstance(method, FunctionType):
+            setattr(kind, name, _Unchecked(kind, name, method, check))
     return kind
+
+
+class _Unchecked:
+    """In a method's place until somebody looks at it. Not a function itself, so `check` goes past it."""
+
+    def __init__(self, kind: type, name: str, method: FunctionType, check) -> None:
+        self._kind, self._name, self._method, self._check = kind, name, method, check
+
+    def __get__(self, instance, owner=None):
+        setattr(self._kind, self._name, self._method)
+        self._check(self._kind)
+        return getattr(owner if instance is None else instance, self._name)
 
 
 async def _stay() -> None:
