@@ -28,8 +28,8 @@ DEPENDENCIES = (
 )
 """What dagger imports of others: half of its time. Dagger itself cannot come first, it reads the environment then."""
 
-WITHOUT = ("dagger.provisioning", "httpx._main")
-"""Finding an engine, which a module's container has no part for either, and the command line of httpx."""
+WITHOUT = ("dagger.provisioning", "httpx._main", "psutil")
+"""What dagger and others do without where it is not installed: finding an engine, a command line, watching processes."""
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     del sys.argv[1:]
     gc.disable()  # what is imported stays: looking for garbage in it is a tenth of the time that importing takes
     for name in WITHOUT:
-        sys.modules[name] = None  # type: ignore[assignment]  # importing them fails, which dagger and httpx allow for
+        sys.modules[name] = None  # type: ignore[assignment]  # importing it fails
     for name in DEPENDENCIES:
         with contextlib.suppress(ImportError):  # another version of dagger may do without
             importlib.import_module(name)
@@ -55,6 +55,8 @@ def main() -> None:
         with checks_when_used():
             import dagger.mod.cli
 
+        for name in WITHOUT:
+            del sys.modules[name]  # the module may want it
         gc.freeze()
         gc.enable()
 

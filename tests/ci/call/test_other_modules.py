@@ -81,6 +81,7 @@ def run(zoo: Path, open_zoo: Opener, monkeypatch: pytest.MonkeyPatch, capsys: Ca
         ("call cage env-variables name", "A\nB\n"),
         ("call cage sync label --name k", "v"),
         ("call gathered", str(sum(range(30)))),
+        ("call keepers", "dagger.provisioning\nhttpx._main\n"),
         ("call caught", "stat none: no such file or directory at ['directory', 'file']"),
     ],
 )

@@ -1,5 +1,6 @@
 """The main object."""
 
+from importlib import import_module
 from typing import Annotated, Protocol, Self
 
 import anyio
@@ -94,6 +95,11 @@ class Zoo:
             return await dag.directory().file("none").contents()
         except dagger.QueryError as error:
             return f"{error} at {error.errors[0].path}"
+
+    @function
+    def keepers(self) -> list[str]:
+        """Imports what dagger does without, which is not there less for that."""
+        return [import_module(name).__name__ for name in ("dagger.provisioning", "httpx._main")]
 
     @function
     def noise_of(self, who: Noisy) -> str:
