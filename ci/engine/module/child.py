@@ -29,7 +29,7 @@ DEPENDENCIES = (
 """What dagger imports of others: half of its time. Dagger itself cannot come first, it reads the environment then."""
 
 WITHOUT = ("dagger.provisioning", "httpx._main", "psutil")
-"""What dagger and others do without where it is not installed: finding an engine, a command line, watching processes."""
+"""What dagger and others do without where it is not installed: how to find an engine, a command line, processes."""
 
 
 def main() -> None:
