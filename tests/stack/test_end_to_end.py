@@ -225,7 +225,7 @@ class TestUpgrade:
         upgraded = self.image(running)
         assert upgraded != old
         assert running.call("backup", "list").stdout.split()[0] > newest
-        assert "what runs already" in running.call("upgrade").stderr
+        assert "what ran already" in running.call("upgrade").stderr
         running.call("rollback")
         assert self.image(running) == old
         again = eventually(lambda: client.get(f"/v1/runs/{run['id']}").raise_for_status().json(), "the run")
