@@ -87,16 +87,16 @@ def _to_store(builder: Builder, need: Ship, containers: list[Container]) -> str:
         stored = beside.submit(exports.digest, name) if noted else None
         made = _dated(builder, need, containers, noted)
     if noted and stored and stored.result() != noted.digest:
-        noted, made = None, _dated(builder, need, containers, None)
+        noted, made = None, _whole(builder, need, containers, made)
     if noted and noted.made_from == fingerprint(made.inputs):
         return noted.digest
     try:
         return _load(builder, need, containers, made)
     except BuildFailed:
-        if noted is None:
+        whole = _whole(builder, need, containers, made)
+        if whole is made:
             raise
-        # the store has the image, but not all of its layers
-        return _load(builder, need, containers, _dated(builder, need, containers, None))
+        return _load(builder, need, containers, whole)  # the store has the image, but not all of its layers
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,15 @@ def _dated(builder: Builder, need: Ship, containers: list[Container], noted: Exp
         digests = [m["digest"] for m in json.loads(manifest)["manifests"]]
         described.append([digests, container.platform, image_config(container), container.annotations])
     return _Dated(folders, layers, latest, json.dumps(described, sort_keys=True))
+
+
+def _whole(builder: Builder, need: Ship, containers: list[Container], made: _Dated) -> _Dated:
+    """The image with every layer here; built again only if some were left where the store was thought to have them."""
+    if all(layer.path is not None for layer in made.layers.values()):
+        return made
+    for folder in made.folders:
+        shutil.rmtree(folder)  # an image with torch is gigabytes
+    return _dated(builder, need, containers, None)
 
 
 def _load(builder: Builder, need: Ship, containers: list[Container], made: _Dated) -> str:

@@ -7,11 +7,13 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from ci.engine import Options, Session
+from ci.engine.build import shipping
 
 pytestmark = pytest.mark.containers
 
@@ -115,6 +117,26 @@ def test_an_image_that_was_removed_is_exported_again(name: str, tmp_path: Path) 
         exported(name, content, KEPT)
         assert files(name, tmp_path / "image.tar")["kept"][0] == bytes(3_000_000)
         assert (digest(name) == before) == (content == "x")
+
+
+@pytest.mark.parametrize(("kept", "times"), [("", 1), (KEPT, 2)])
+def test_a_removed_image_is_written_twice_only_for_layers_left_out(
+    name: str, monkeypatch: pytest.MonkeyPatch, kept: str, times: int
+) -> None:
+    """Where no noted layer was left out the image is whole at once; gigabytes are not written again."""
+    exported(name, "one", kept)
+    subprocess.run([DOCKER, "image", "rm", name], check=True, capture_output=True)
+    written: list[object] = []
+    layout = shipping._layout
+
+    def counted(*args: Any) -> Path:
+        written.append(args)
+        return layout(*args)
+
+    monkeypatch.setattr(shipping, "_layout", counted)
+    exported(name, "two", kept)
+    assert len(written) == times
+    assert digest(name) != ""
 
 
 def test_a_store_that_lacks_a_noted_layer_gets_all_of_them(name: str, tmp_path: Path) -> None:
