@@ -111,35 +111,33 @@ class Check:
                         continue
                     self.selections(selection.selection_set, target)
                 case FragmentSpreadNode():
-                    name = selection.name.value
-                    fragment = self.fragments.get(name)
-                    if fragment is None:
-                        self.fail(f'Unknown fragment "{name}".', selection.name)
-                    elif not self.cyclic(selection) and name not in self.seen:
+                    name, fragment = selection.name.value, self.spread_by(selection)
+                    if fragment is not None and name not in self.seen:
                         self.seen.add(name)
                         self.spread.add(name)
                         self.fragment(fragment)
                 case _:
                     raise TypeError(selection.kind)
 
-    def cyclic(self, node: FragmentSpreadNode) -> bool:
-        """Whether a fragment is spread in itself, which is noted."""
+    def spread_by(self, node: FragmentSpreadNode) -> FragmentDefinitionNode | None:
+        """The fragment that is spread; None where it is unknown or spread in itself, which is noted."""
         name = node.name.value
+        fragment = self.fragments.get(name)
+        if fragment is None:
+            self.fail(f'Unknown fragment "{name}".', node.name)
+            return None
         if name not in self.within:
-            return False
+            return fragment
         via = ", ".join(f'"{n}"' for n in self.within[self.within.index(name) + 1 :])
         self.fail(f'Cannot spread fragment "{name}" within itself{" via " + via if via else ""}.', node)
-        return True
+        return None
 
     def introspection(self, node: SelectionSetNode) -> None:
         """Fragments below `__schema` and `__type`, whose own types the schema does not list."""
         for selection in node.selections:
             if isinstance(selection, FragmentSpreadNode):
-                name = selection.name.value
-                fragment = self.fragments.get(name)
-                if fragment is None:
-                    self.fail(f'Unknown fragment "{name}".', selection.name)
-                elif not self.cyclic(selection) and name not in self.spread:
+                name, fragment = selection.name.value, self.spread_by(selection)
+                if fragment is not None and name not in self.spread:
                     self.spread.add(name)
                     self.within.append(name)
                     self.introspection(fragment.selection_set)

@@ -2,7 +2,7 @@
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -48,19 +48,26 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copied(RECORDED / "module", tmp_path_factory.mktemp("recorded") / "probe")
 
 
-@pytest.fixture(scope="session")
-def open_probe(probe: Path) -> Iterator[Opener]:
-    """An opener that hands out one session and one process of the recorded module for all calls."""
+@contextlib.contextmanager
+def opened_once() -> Generator[Opener]:
+    """An opener that hands out one session and one process, made at the first call."""
     with contextlib.ExitStack() as stack:
         shared: list[OpenModule] = []
 
         @contextlib.contextmanager
-        def open_once(*args: Any, **kwargs: Any) -> Iterator[OpenModule]:
+        def open_once(*args: Any, **kwargs: Any) -> Generator[OpenModule]:
             if not shared:
                 shared.append(stack.enter_context(opened(*args, **kwargs)))
             yield shared[0]
 
         yield open_once
+
+
+@pytest.fixture(scope="session")
+def open_probe(probe: Path) -> Iterator[Opener]:
+    """An opener of the recorded module for all calls."""
+    with opened_once() as opener:
+        yield opener
 
 
 @pytest.fixture

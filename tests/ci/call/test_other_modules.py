@@ -4,18 +4,16 @@ What is printed follows from the recorded rules (module-protocol, "What is print
 query's shape, as the command line of 0.21 leaves it (its query builder stops at the first list).
 """
 
-import contextlib
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ci.engine.call import cli as call
-from ci.engine.module.session import OpenModule, opened
 
-from .conftest import Opener, copied
+from .conftest import Opener, copied, opened_once
 
 pytestmark = pytest.mark.long
 
@@ -32,16 +30,8 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def open_zoo() -> Iterator[Opener]:
     """One session and one process for all calls."""
-    with contextlib.ExitStack() as stack:
-        shared: list[OpenModule] = []
-
-        @contextlib.contextmanager
-        def open_once(*args: Any, **kwargs: Any) -> Generator[OpenModule]:
-            if not shared:
-                shared.append(stack.enter_context(opened(*args, **kwargs)))
-            yield shared[0]
-
-        yield open_once
+    with opened_once() as opener:
+        yield opener
 
 
 @pytest.fixture
