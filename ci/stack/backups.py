@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from ci.stack import images, project
+from ci.stack import images, networks, project
 from ci.stack.errors import StackError, UsageError
 from ci.stack.project import COMPOSE, Project
 from ci.stack.up import Context
@@ -89,7 +89,7 @@ def beside(stack: Project, words: Sequence[str], context: Context) -> int:
         context.say(f"Stopping {owner} while its data is put back.")
         stack.compose("stop", owner)
     try:
-        return stack.compose("run", "--rm", "--no-deps", "backup", "backup", *words, more=more).returncode
+        return networks.launch(stack, "run", "--rm", "--no-deps", "backup", "backup", *words, more=more)
     finally:
         if pauses and stack.compose("up", "--detach", "--wait", "--no-deps", owner).returncode:
             logs = f"agent-loop logs {owner}{' --train' if stack.mode == 'train' else ''}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ci.stack import machine, project, served
+from ci.stack import machine, networks, project, served
 from ci.stack.errors import StackError, UsageError
 from ci.stack.project import Project
 from ci.stack.wanted import Wanted
@@ -37,5 +37,5 @@ def pull(stack: Project, model: str) -> None:
             f"Cannot pull '{model}': the stack runs offline. Start it with a registry in reach: agent-loop up"
         )
     words = ("--profile", "init", "run", "--rm", "-e", f"MODEL={model}", "ollama-pull")
-    if stack.compose(*words).returncode != 0:
+    if networks.launch(stack, *words) != 0:
         raise StackError(f"Pulling '{model}' failed, see above. Check the name at ollama.com/library and the network.")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ci.stack import container_engine, doctor, images, machine, models, offline, project, proxy, secrets
+from ci.stack import container_engine, doctor, images, machine, models, networks, offline, project, proxy, secrets
 from ci.stack.errors import EngineMissing, NotReady, StartFailed, UsageError
 from ci.stack.project import Project
 from ci.stack.reach import registry_answers
@@ -123,8 +123,8 @@ def start(stack: Project, context: Context) -> Project:
         # Compose leaves a service of another profile running, and both would answer to one name.
         stack.compose("--profile", "*", "rm", "--stop", "--force", gone, capture=True)
     project.remember(stack)
-    done = stack.compose("up", "--detach", "--wait", "--wait-timeout", "300", "--remove-orphans", "--quiet-pull")
-    if done.returncode != 0:
+    words = ("up", "--detach", "--wait", "--wait-timeout", "300", "--remove-orphans", "--quiet-pull")
+    if networks.launch(stack, *words) != 0:
         raise StartFailed(
             f"Not every container became healthy: {'; '.join(unhealthy(stack)) or 'see above'}."
             " 'agent-loop logs SERVICE' shows more; 'agent-loop up' tries again."

@@ -29,6 +29,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with stack(tmp_path_factory.mktemp("up"), "al-test-up", "172.29.1.0/24", own) as made:
         said = made.call("up", "--offline").stderr
         assert f"Agent Loop   http://localhost:{made.environment['AGENT_LOOP_PORT']}" in said
+        assert "agent-network" not in said, "compose made it, or wonders at it, where it should be there already"
         yield made
 
 
