@@ -96,7 +96,8 @@ class Runs(Edits):
             self.secrets["agent-loop-ca"] = None
             given = mount(type="secret", id="agent-loop-ca", target="/.al/ca.pem", mode="0444")
             fill = f"RUN --network=none {TOOLS} {given} {kept} {edit('', 'certificates', bundle)}"
-            self.stages.insert(0, Stage(CERTIFICATES, "scratch", [f"ARG {execs.AGAIN}", fill]))
+            stage = Stage(CERTIFICATES, OUTBOX, [f"ARG {execs.AGAIN}", fill])
+            self.stages.insert([s.name for s in self.stages].index(OUTBOX) + 1, stage)
         ready = mount(type="bind", from_=CERTIFICATES, source="/ready", target="/.al/ready")
         return [ready, kept]
 
