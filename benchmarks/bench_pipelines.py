@@ -64,6 +64,7 @@ class Bench:
         self.tree, self.out = folder / "tree", folder / "out"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(self.tree)], check=True)
         self.env = {**os.environ, "PYTHONPATH": str(self.tree)}
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)  # as in a person's shell
         self.required = (self.tree / "requirements" / "service.txt").read_text()
 
     def agent_loop(self, *words: str) -> str:
