@@ -13,14 +13,13 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from . import checkpoint, metrics, model, randomness, status, step, trackers
+from . import checkpoint, metrics, model, status, step, trackers
 from .checkpoint import Identity, State
 from .errors import Diverged, OutOfMemory, Stopped
 from .interruption import Stop, wish_to_stop
@@ -31,6 +30,7 @@ from .optimizer import learning_rate, make_optimizer, total_steps
 from .plan import GIB
 from .processes import Processes
 from .samples import Samples
+from .saves import Saves
 
 
 def train(job: Job) -> State:
@@ -60,8 +60,7 @@ class _Loop:
     def __init__(self, job: Job, processes: Processes, stop: Stop, stack: ExitStack) -> None:
         self.job, self.config, self.dataset = job, job.config, job.dataset
         self.processes, self.main, self.stop = processes, processes.main, stop
-        self.checkpoints = job.run / "checkpoints"
-        self.identity = Identity(self.config, self.dataset.digest, self.dataset.facts.file_hash, processes.count)
+        identity = Identity(self.config, self.dataset.digest, self.dataset.facts.file_hash, processes.count)
         self.total = total_steps(self.config, len(self.dataset.train), processes.count)
         self._status("starting")
         self.meter = Meter(job.plan, processes.device, processes=processes.count, total=self.total)
@@ -69,6 +68,8 @@ class _Loop:
         self.trainable.model.train()
         self.optimizer = make_optimizer(self.config, self.trainable)
         self.state = State(micro=self.config.batch.micro)
+        held = (self.trainable, self.optimizer, self.state)
+        self.saves = Saves(job.run / "checkpoints", identity, self.config, processes, *held)
         torch.manual_seed(self.config.run.seed + processes.rank)  # dropout differs between processes
         resumed = self._resume()
         self.jsonl = metrics.JsonLines(job.run / "metrics.jsonl") if self.main else None
@@ -82,7 +83,7 @@ class _Loop:
         if self.jsonl is not None:
             self.jsonl.forget_after(self.state.step)
         if not resumed:
-            self._save()
+            self.saves.save()
         self.sensor = metrics.GpuSensor()
         self.pending: list[tuple[int, Tensor, Tensor]] = []
         self.backup_clock = time.monotonic()
@@ -111,9 +112,9 @@ class _Loop:
                 saving |= self._evaluate()
             stopping = self.processes.anyone(bool(self.stop.name))
             if saving or stopping or state.stopped_early:
-                self._save()
+                self.saves.save()
             if backing and config.checkpoint.backup is not None:
-                self._save(config.checkpoint.backup / self.job.run.name)
+                self.saves.save(config.checkpoint.backup / self.job.run.name)
                 self.backup_clock = time.monotonic()
             if stopping and not last:
                 raise Stopped(
@@ -207,8 +208,8 @@ class _Loop:
                 f"Loss {loss:.4g} at step {number}, after {rollbacks - 1} roll-backs. Lower optimizer.lr "
                 f"(now {self.config.optimizer.lr:g}), or look at the rows of that step with 'data check'."
             )
-        loaded = self._restore()
-        assert loaded is not None
+        self.saves.restore()
+        self.meter.restart(self.state.tokens)
         self.state.skipped, self.state.rollbacks = skipped, rollbacks
         if self.jsonl is not None:
             self.jsonl.forget_after(self.state.step)
@@ -242,50 +243,13 @@ class _Loop:
         self.meter.restart(state.tokens)  # an evaluation is not training time
         return better
 
-    def _save(self, root: Path | None = None) -> None:
-        rng = self.processes.gather(randomness.state())
-        if self.main:
-            root = root or self.checkpoints
-            checkpoint.save(
-                root,
-                self.state,
-                self.identity,
-                adapter=self.trainable.adapter(),
-                adapter_config=self.trainable.adapter_config(self.config.model.id),
-                optimizer=self.optimizer.state_dict(),
-                rng=rng,
-            )
-            best = self.state.best_step if self.state.best_loss is not None else None
-            checkpoint.prune(root, self.config.checkpoint.keep, best)
-        self.processes.wait()
-
     def _resume(self) -> bool:
-        loaded = checkpoint.load(self.checkpoints, "cpu")
-        if loaded is None:
-            return False
-        found = checkpoint.check_same_run(loaded.folder, self.identity, force=self.job.force_resume)
-        for note in (*loaded.notes, *(f"Resuming although this changed: {d}." for d in found)):
+        told = self.saves.resume(force=self.job.force_resume)
+        for note in told or ():
             self._say(note)
-        self._put_back(loaded)
-        self._say(f"Going on from step {self.state.step} of {self.total}.")
-        return True
-
-    def _restore(self) -> checkpoint.Loaded | None:
-        loaded = checkpoint.load(self.checkpoints, "cpu")
-        if loaded is not None:
-            self._put_back(loaded)
-        return loaded
-
-    def _put_back(self, loaded: checkpoint.Loaded) -> None:
-        self.trainable.set_adapter(loaded.adapter)
-        self.optimizer.load_state_dict(dict(loaded.optimizer))
-        for name, value in vars(loaded.state).items():
-            setattr(self.state, name, value)
-        if self.state.level:
-            self.trainable.layers.set(self.state.level)
-        if self.processes.rank < len(loaded.rng):
-            randomness.restore(loaded.rng[self.processes.rank])
-        self.meter.restart(self.state.tokens)
+        if told is not None:
+            self._say(f"Going on from step {self.state.step} of {self.total}.")
+        return told is not None
 
     def _finish(self) -> None:
         if not self.main:
@@ -301,9 +265,7 @@ class _Loop:
                     "planned_memory_gib": round(self.meter.planned / GIB, 3),
                 }
             )
-        source = self.checkpoints / f"step-{self.state.step:07d}"
-        if self.config.eval.patience and self.state.best_loss is not None:
-            source = self.checkpoints / f"step-{self.state.best_step:07d}"
+        source = self.saves.final()
         checkpoint.publish(source, self.job.run / "adapter")
         metrics.plot(metrics.read(self.job.run / "metrics.jsonl"), self.job.run / "loss.png")
         self._status("finished", message=f"adapter of step {source.name.removeprefix('step-').lstrip('0') or '0'}")
