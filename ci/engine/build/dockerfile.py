@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ci.engine.errors import FieldError
 from ci.engine.files.tree import Tree
 
 if TYPE_CHECKING:
     from ci.engine.session import Session
     from ci.engine.values import Container, Directory
+
+
+PLACE = "AGENT_LOOP_AT_"
+"""How variables begin that stand for parts of a mount's path; a step does not see them (`tools/exec.sh`)."""
 
 
 @dataclass
@@ -137,13 +143,36 @@ def _escaped(text: str) -> str:
 
 
 def mount(**options: str | bool | None) -> str:
-    """A `--mount=` option of RUN."""
+    """A `--mount=` option of RUN; where `placed` finds variables in it, their ARG lines go before the RUN.
+
+    Raises FieldError for a value of several lines, which no form can hold.
+    """
     parts: list[str] = []
     for name, value in options.items():
         key = name.rstrip("_").replace("_", "")
         if value is True:
             parts.append(key)
         elif value:
-            text = f"{key}={value}".replace("$", r"\\\$")  # read twice: as a word of the line, then for variables
-            parts.append(f'"{text}"' if any(c in text for c in " \t") else text)
+            parts.append(_field(f"{key}=", value))
     return "--mount=" + ",".join(parts)
+
+
+def _field(start: str, value: str) -> str:
+    """One field, which is read three times: as a part of the line, of comma-separated values, and for variables."""
+    if re.search(r"[\r\n]", value):
+        raise FieldError(f"A mount with a line end in its path, {value!r}, cannot be made. Name the path otherwise.")
+    text = start + re.sub(r"[^\x00-\x7f]+", _variable, re.sub(r"([\\'\"$])", r"\\\1", value))
+    if re.search('[,"]', text):
+        text = '"' + text.replace('"', '""') + '"'
+    return re.sub(r"([\\'\"\s])", r"\\\1", text)
+
+
+def _variable(found: re.Match[str]) -> str:
+    """A variable instead of characters beyond ASCII: BuildKit takes the bytes of a flag for characters."""
+    return f"${{{PLACE}{found[0].encode().hex()}}}"
+
+
+def placed(mounts: Iterable[str]) -> list[str]:
+    """ARG lines for the variables that `mount` put into options; a variable's name is its value in hexadecimal."""
+    names = re.findall(rf"\$\{{{PLACE}((?:[0-9a-f]{{2}})+)\}}", " ".join(mounts))
+    return [f"ARG {PLACE}{n}={quote(bytes.fromhex(n).decode(errors='replace'))}" for n in dict.fromkeys(names)]

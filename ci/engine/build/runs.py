@@ -13,7 +13,7 @@ from ci.engine.values import After, CacheMount, Mount, Ran, SecretMount, Step, T
 
 from . import execs
 from .configuration import State, settings
-from .dockerfile import Stage, mount, paths, words
+from .dockerfile import Stage, mount, paths, placed, words
 from .edits import Edits
 from .text import TOOLS, edit, flags, short
 
@@ -40,7 +40,7 @@ class Runs(Edits):
         stage = self._continue(step.base)
         state = self._states.get(step.base.key, State())
         lines, state = settings(step, state)
-        stage.lines += lines
+        stage.lines += [*lines, *placed(mounts)]
         if self.plain:
             stage.lines.append(self._plain_run(step, mounts))
         else:

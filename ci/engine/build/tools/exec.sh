@@ -14,6 +14,7 @@ expect=SUCCESS in='' to_out='' to_err='' no_init='' mounts='' secrets='' odd=''
 finish() { # code
     echo "$1" >"$out/code"
     IFS=$newline
+    set -f # a path may look like a pattern
     for mount in $mounts; do keep_mount "$mount"; done
     unset IFS
     case $expect in
@@ -64,6 +65,7 @@ scrub() { # secrets' lines become ***; without secrets bytes pass as they are
     fi
     whole=''
     IFS=$newline
+    set -f # a path may look like a pattern
     set -- # the words to hide: lines of the secrets, and whole values of several lines
     for file in $secrets; do
         [ -r "$file" ] || continue
@@ -204,6 +206,9 @@ if [ -s /.al/ca/ca.pem ]; then
     [ -n "${APT_CONFIG+set}" ] || export APT_CONFIG=/.al/bin/apt.conf
 fi
 unset SHLVL OLDPWD PWD
+case $(export -p) in # variables of the Dockerfile alone, which say where something is mounted
+    *AGENT_LOOP_AT_*) unset $($bb env | $bb sed -n 's/^\(AGENT_LOOP_AT_[0-9a-f]*\)=.*/\1/p') ;;
+esac
 
 [ -z "$in" ] || [ -r "$in" ] || refuse "open redirect stdin file: open @ROOT@$in: no such file or directory"
 for target in "$to_out" "$to_err"; do
@@ -245,7 +250,9 @@ if [ -n "$why" ]; then
 fi
 
 IFS=$newline
+set -f
 for mount in $mounts; do state_of "${mount#*:}" >"$out/.before${mount%%:*}"; done
+set +f
 unset IFS
 name=$1
 shift
