@@ -10,7 +10,7 @@ from ci.stack.wanted import Wanted
 
 def served_name(stack: Project) -> str:
     """The model that the service asks for."""
-    return stack.environment().get("AGENT_LOOP_MODEL", Wanted.model)
+    return stack.environment().get("AGENT_LOOP_MODEL") or Wanted.model
 
 
 def missing(stack: Project) -> str | None:
@@ -20,7 +20,7 @@ def missing(stack: Project) -> str | None:
     elsewhere.
     """
     settings = stack.environment()
-    elsewhere = settings.get("AGENT_LOOP_BACKEND", "ollama") != "ollama" or "AGENT_LOOP_OLLAMA_URL" in settings
+    elsewhere = (settings.get("AGENT_LOOP_BACKEND") or "ollama") != "ollama" or settings.get("AGENT_LOOP_OLLAMA_URL")
     if stack.mode == "train" or stack.offline or elsewhere or served.environment(stack.state):
         return None
     model = served_name(stack)

@@ -19,11 +19,14 @@ from ci.stack.errors import UsageError
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = Path(__file__).resolve().parent / "compose"
 MODES = ("dev", "prod", "train")
+LOOKS = ("COMPOSE_ANSI", "COMPOSE_PARALLEL_LIMIT", "COMPOSE_PROGRESS")
+"""What a person's shell may say to compose. Other variables of its own, such as COMPOSE_PROJECT_NAME, COMPOSE_PROFILES
+or DOCKER_DEFAULT_PLATFORM, are meant for a project of theirs and would change what we start."""
 
 
 def state_place() -> Path:
     """Where the folder that outlives the containers is, or will be."""
-    return Path(os.environ.get("AGENT_LOOP_STATE", ROOT / "state")).absolute()
+    return Path(os.environ.get("AGENT_LOOP_STATE") or ROOT / "state").absolute()
 
 
 def state_folder() -> Path:
@@ -36,8 +39,8 @@ def state_folder() -> Path:
 def name(mode: str = "dev") -> str:
     """The compose project's name, as the compose files take it: training is a project of its own."""
     if mode == "train":
-        return os.environ.get("AGENT_LOOP_TRAIN_PROJECT", "agent-loop-train")
-    return os.environ.get("AGENT_LOOP_PROJECT", "agent-loop")
+        return os.environ.get("AGENT_LOOP_TRAIN_PROJECT") or "agent-loop-train"
+    return os.environ.get("AGENT_LOOP_PROJECT") or "agent-loop"
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,10 @@ class Project:
             recorded["AGENT_LOOP_DATABASE_SECRET"] = "/run/secrets/database_url"  # noqa: S105 - a place
             recorded["AGENT_LOOP_DATABASE_GIVEN"] = str(store.stat().st_mtime_ns)
         own = {"AGENT_LOOP_STATE": str(self.state), "AGENT_LOOP_MODE": self.mode}
+        # Newer versions of compose read a .env of the folder that the person happens to stand in.
+        own["COMPOSE_DISABLE_ENV_FILE"] = "1"
         given = {**limits, **recorded, **os.environ, **mounted.environment(ROOT / "observability"), **own}
+        given = {name: value for name, value in given.items() if name in own or not _of_others(name)}
         if self.logs:
             given.setdefault("AGENT_LOOP_CONTAINER_LOGS", container_logs())
         return {"PUBLIC_URL": public_url(given), **given}
@@ -139,6 +145,11 @@ class Project:
             input=given,
             check=False,
         )
+
+
+def _of_others(variable: str) -> bool:
+    """Whether a variable tells compose of another project than this."""
+    return variable == "DOCKER_DEFAULT_PLATFORM" or (variable.startswith("COMPOSE_") and variable not in LOOKS)
 
 
 def server_names(settings: Mapping[str, str]) -> list[str]:

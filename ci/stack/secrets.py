@@ -76,6 +76,7 @@ def ensure(state: Path) -> list[str]:
         draft = path.with_suffix(".tmp")
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "w") as out:
+            os.fchmod(out.fileno(), 0o444)  # whatever the person's umask takes away
             out.write(text)
         draft.replace(path)
         written.append(secret.name)

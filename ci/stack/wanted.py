@@ -62,7 +62,7 @@ def wanted_by(mode: str, gpu: str, offline: bool, settings: Mapping[str, str] = 
     return Wanted(
         ports={name: port(settings, name, default) for name, default in PORTS[mode].items()},
         subnets=(subnet(settings, variable, SUBNETS[mode]),),
-        model=settings.get("AGENT_LOOP_MODEL", Wanted.model),
+        model=settings.get("AGENT_LOOP_MODEL") or Wanted.model,  # empty is not set, as in the compose files
         gpu={"auto": None, "on": True, "off": False}[gpu],
         offline=offline,
         images=tuple(image.variable for image in images.OF_MODE[mode]),
@@ -72,7 +72,7 @@ def wanted_by(mode: str, gpu: str, offline: bool, settings: Mapping[str, str] = 
 
 def port(settings: Mapping[str, str], variable: str, default: int) -> int:
     """A port. Raises UsageError for what is none."""
-    text = settings.get(variable, str(default))
+    text = settings.get(variable) or str(default)
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise UsageError(f"'{text}' is no port, in {variable}. Use a number from 1 to 65535.")
     return int(text)

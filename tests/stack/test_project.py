@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.stack import container_engine, mounted, project, up
+from ci.stack import container_engine, models, mounted, project, up
 from ci.stack.errors import UsageError
 from ci.stack.project import Project
 from ci.stack.up import Context
-from ci.stack.wanted import wanted_by
+from ci.stack.wanted import DISK_FIRST, PORTS, Wanted, wanted_by
 
 NAMES = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=12)
 VALUES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=30)
@@ -64,6 +64,50 @@ def test_the_environment_wins_over_what_was_recorded(tmp_path: Path, monkeypatch
     assert Project(state=tmp_path).environment()["AGENT_LOOP_MODEL"] == "gemma3:1b"
     monkeypatch.setenv("AGENT_LOOP_MODEL", "gemma3:4b")
     assert Project(state=tmp_path).environment()["AGENT_LOOP_MODEL"] == "gemma3:4b"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("COMPOSE_PROJECT_NAME", "theirs"),
+        ("COMPOSE_PROFILES", "init,cpu"),
+        ("COMPOSE_FILE", "theirs.yaml"),
+        ("COMPOSE_ENV_FILES", "theirs.env"),
+        ("DOCKER_DEFAULT_PLATFORM", "linux/s390x"),
+    ],
+)
+def test_variables_for_a_persons_other_project_change_nothing(
+    variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a shell sets for compose in general, or a `.env` where the person stands, is not for this project."""
+    for image in ("AGENT_LOOP_IMAGE_RUNTIME", "AGENT_LOOP_IMAGE_DEV", "AGENT_LOOP_IMAGE_PROMETHEUS"):
+        monkeypatch.setenv(image, "agent-loop/to-be-built")
+    stack = Project(offline=True, state=tmp_path)
+    before = stack.compose("config", capture=True).stdout
+    monkeypatch.setenv(variable, value)
+    (tmp_path / ".env").write_text(f"{variable}={value}\nAGENT_LOOP_PORT=1\n")
+    monkeypatch.chdir(tmp_path)
+    assert "image: agent-loop/to-be-built" in before
+    assert stack.compose("config", capture=True).stdout == before
+    assert variable not in stack.environment()
+
+
+def test_how_compose_writes_stays_the_persons_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its colours and progress are nobody else's matter."""
+    monkeypatch.setenv("COMPOSE_ANSI", "never")
+    assert Project(state=tmp_path).environment()["COMPOSE_ANSI"] == "never"
+
+
+def test_an_empty_variable_is_one_that_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the compose files take it: a job's `VARIABLE:` without a value gives the default, on either side."""
+    for variable in ("AGENT_LOOP_STATE", "AGENT_LOOP_PROJECT", "AGENT_LOOP_TRAIN_PROJECT", "AGENT_LOOP_MODEL"):
+        monkeypatch.setenv(variable, "")
+    assert project.state_place() == project.ROOT / "state"
+    assert (project.name(), project.name("train")) == ("agent-loop", "agent-loop-train")
+    stack = Project(state=tmp_path)
+    assert models.served_name(stack) == Wanted.model
+    empty = {name: "" for ports in PORTS.values() for name in ports}
+    assert wanted_by("dev", "auto", False, {"AGENT_LOOP_MODEL": "", **empty}) == Wanted(disk=DISK_FIRST)
 
 
 def test_settings_last_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def test_files_are_readable_inside_a_private_folder(tmp_path: Path) -> None:
     """0444 for containers that are not root, 0700 around them for everybody else on the host."""
     secrets.ensure(tmp_path)
     assert mode(tmp_path / "secrets") == 0o700
+    assert {mode(path) for path in (tmp_path / "secrets").iterdir()} == {0o444}
+
+
+def test_a_private_umask_hides_them_from_no_container(tmp_path: Path) -> None:
+    """Where new files are the person's alone (umask 077), the containers' users read theirs all the same."""
+    before = os.umask(0o077)
+    try:
+        secrets.ensure(tmp_path)
+    finally:
+        os.umask(before)
     assert {mode(path) for path in (tmp_path / "secrets").iterdir()} == {0o444}
 
 
