@@ -23,6 +23,9 @@ PACKAGES = (*FROM_TRIXIE, "runc", "iptables")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 LOG = Path("/var/log/agent-loop-dockerd.log")
 START_SECONDS = 60
+ANSWER_SECONDS = 30.0
+OWN = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
+"""Where the daemon of this machine listens when nobody says otherwise; the only one that is started here."""
 BY_HAND = (
     "Install Docker Engine 26.1 or later with buildx and the compose plugin, set"
     ' {"features": {"containerd-snapshotter": true}} in /etc/docker/daemon.json, and start it.'
@@ -46,12 +49,19 @@ class Engine:
 
 
 def answers() -> Engine | None:
-    """The engine that the docker command reaches now, or None."""
+    """The engine that the docker command reaches now, or None where none answers within half a minute."""
     if shutil.which("docker") is None:
         return None
-    asked = subprocess.run(
-        ["docker", "info", "--format", "{{json .}}"], capture_output=True, text=True, check=False, timeout=30
-    )
+    try:
+        asked = subprocess.run(
+            ["docker", "info", "--format", "{{json .}}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=ANSWER_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return None
     try:
         info = json.loads(asked.stdout)
     except ValueError:
@@ -83,6 +93,8 @@ def ensure(say: Callable[[str], None]) -> Engine:
         return engine
     if engine is not None:
         raise EngineError(f"Docker answers but lacks {' and '.join(absent)}. {BY_HAND}")
+    if elsewhere := problem_elsewhere():
+        raise EngineError(elsewhere)
     if not apt.may_install():
         raise EngineError(f"No container engine answers. {BY_HAND}")
     if shutil.which("dockerd") is None or lacks():
@@ -92,6 +104,36 @@ def ensure(say: Callable[[str], None]) -> Engine:
     if engine is None:
         raise EngineError(f"dockerd runs but 'docker info' fails; see {LOG} and DOCKER_HOST")
     return engine
+
+
+def problem_elsewhere() -> str | None:
+    """What to say of an engine that does not answer where installing or starting one on this machine mends nothing.
+
+    Either the docker command is told to use another (DOCKER_HOST, a context), or this person may not speak to the one
+    that runs. None where neither is so.
+    """
+    if shutil.which("docker") is None:
+        return None
+    shown = subprocess.run(
+        ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    address = shown.stdout.strip()
+    if shown.returncode != 0:
+        said = shown.stderr.strip().rstrip(".")
+        return f"No container engine can be asked: {said}. Choose another context: docker context use default."
+    if address not in OWN:
+        how = "unset DOCKER_HOST" if os.environ.get("DOCKER_HOST") else "docker context use default"
+        return f"No container engine answers at {address}. Start it, or take this machine's own: {how}."
+    socket = Path(address.removeprefix("unix://"))
+    if socket.exists() and not os.access(socket, os.R_OK | os.W_OK):
+        return (
+            f"Not allowed to use the container engine, {socket}. Join its group, then log in again:"
+            " sudo usermod -aG docker $USER"
+        )
+    return None
 
 
 def _install(say: Callable[[str], None]) -> None:
