@@ -3,12 +3,26 @@
 Importing this registers them. A field that Dagger's schema has and no file here serves is refused by name.
 """
 
-from . import cache, container, directory, execution, file, files, host, module, mounts, output, query, records, secret
+from . import (
+    container,
+    directory,
+    envfile,
+    execution,
+    file,
+    files,
+    host,
+    module,
+    mounts,
+    output,
+    query,
+    records,
+    secret,
+)
 
 __all__ = [
-    "cache",
     "container",
     "directory",
+    "envfile",
     "execution",
     "file",
     "files",
