@@ -30,7 +30,7 @@ from .buildkit import BuildKit, Job
 from .docker_build import docker_build
 from .dockerfile import Context
 from .execs import AGAIN, LOST, Tools, find_tools, read_results, write_tools
-from .failures import meaning
+from .failures import in_the_way, meaning
 from .logins import Logins
 from .lowering import NOTHING, Lowering
 from .resolving import Resolver
@@ -55,6 +55,7 @@ class Builder:
         self.results: dict[str, Result] = {}
         self._looks: dict[Any, Any] = {}
         self._again: dict[str, int] = {}
+        self._in_the_way: set[str] = set()
         self.resolver = Resolver(self)
         self._written: set[str] = set()
         self._lock = threading.RLock()
@@ -174,6 +175,8 @@ class Builder:
         try:
             tree = self.collect(lowering, lowering.collect(parts))
         except BuildFailed as failed:
+            if self.clears(failed):
+                return self._build(needs)
             raise self.explain(failed, lowering) from None
         return [self._read(n, tree.below(str(at)), name) for n, (at, name) in zip(needs, places, strict=True)]
 
@@ -220,6 +223,14 @@ class Builder:
 
     # Errors
 
+    def clears(self, failed: BuildFailed) -> bool:
+        """Whether the build failed for what is in a copy's way, which builds of this session now take away."""
+        path = in_the_way(failed)
+        found = path is not None and path not in self._in_the_way
+        if path is not None:
+            self._in_the_way.add(path)
+        return found
+
     def explain(self, failed: BuildFailed, lowering: Lowering) -> EngineError:
         """What a failed build means for a pipeline."""
         steps = {s.key[:16]: s for s in lowering.steps.values()}
@@ -253,7 +264,7 @@ class Builder:
 
     def lowering(self) -> Lowering:
         """A Dockerfile to be."""
-        return Lowering(self.session, owners=self.owner_ids, again=self._again)
+        return Lowering(self.session, owners=self.owner_ids, again=self._again, in_the_way=frozenset(self._in_the_way))
 
     def collect(self, lowering: Lowering, target: str) -> Tree:
         """Build a stage and bring its files here."""

@@ -12,7 +12,7 @@ from ci.engine.files.tree import Entry, Tree, clean
 from ci.engine.values import After, Ran
 
 from .configuration import State
-from .dockerfile import Stage, paths, words
+from .dockerfile import Stage, mount, paths, words
 from .sources import Sources
 from .text import TOOLS, flags, folder, short
 
@@ -43,6 +43,8 @@ class Edits(Sources):
                     self.files[at] = Tree({posixpath.basename(fs.path): Entry("dir", fs.mode)})
                     lines.append(f"COPY {paths(at + '/', folder(posixpath.dirname(fs.path)))}")
             case Copy():
+                if self._blocked(fs):
+                    stage, state = self._cleared(fs, stage, state, scratch)
                 lines += self._parents(clean(fs.path), fs.owner)
                 lines.append(self._copy(fs))
             case Remove():
@@ -70,6 +72,22 @@ class Edits(Sources):
             stage.lines += lines
         self._states[fs.key] = state
         return stage
+
+    def _blocked(self, fs: Copy) -> bool:
+        """Whether a folder is copied to where something was in the way. Most are not, and need no step of ours."""
+        at = f"/{clean(fs.path)}".rstrip("/")
+        return not fs.lone and any(f"{p}/".startswith(f"{at}/") or at.startswith(f"{p}/") for p in self.in_the_way)
+
+    def _cleared(self, fs: Copy, stage: Stage, state: State, scratch: bool) -> tuple[Stage, State]:
+        """A stage without what is in a folder's way, as on a Dagger engine, which lays the folder over all there is."""
+        source, path = self._source(fs.source, fs.source_path, False)
+        seen = mount(type="bind", from_=source, source=path, target="/.al/src")
+        lines = self._edit(stage, state, scratch, ["clear", f"/{clean(fs.path)}"], "")
+        lines[-1] = lines[-1].replace(TOOLS, f"{TOOLS} {seen}", 1)
+        if scratch:
+            return self._outside(stage, lines), State()
+        stage.lines += lines
+        return stage, self._after_edit(state, scratch)
 
     def _parents(self, path: str, owner: str) -> list[str]:
         """COPY gives folders that it makes on the way to the owner; they are root's, so they are made before."""

@@ -192,6 +192,8 @@ def _run(
     try:
         return builder.run(lowering, target, output, args=args, platform=platform, **more)
     except BuildFailed as failed:
+        if builder.clears(failed):
+            return _run(builder, container, output, configured=configured, **more)
         raise builder.explain(failed, lowering) from None
 
 

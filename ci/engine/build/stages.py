@@ -33,12 +33,15 @@ class Stages(ABC):
         plain: bool = False,
         owners: Callable[[Fs, str], tuple[int, int]] | None = None,
         again: dict[str, int] | None = None,
+        in_the_way: frozenset[str] = frozenset(),
     ) -> None:
         self.session = session
         self.plain = plain
         self.owners = owners
         """Ids of `user[:group]` by a file system's own passwd file, for mounts that take only numbers."""
         self.again = again or {}
+        self.in_the_way = in_the_way
+        """Paths where a COPY has failed for what is there: it is taken away before."""
         self.stages: list[Stage] = []
         self.steps: dict[str, Step] = {}
         """Which steps a stage holds, by `stage/key`."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 WHITEOUT = ".wh."
 OPAQUE = ".wh..wh..opq"
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+"""What compressed data begins with."""
 TAG = "org.opencontainers.image.ref.name"
 
 
@@ -55,8 +57,44 @@ class ImageContent:
     platform: str
 
 
+@dataclass(frozen=True)
+class Packed:
+    """An image as it lies in an archive."""
+
+    config: bytes
+    """Its configuration file."""
+    layers: tuple[bytes, ...]
+
+    @property
+    def zstd(self) -> bool:
+        """Whether there are layers that only BuildKit can read."""
+        return any(data[:4] == ZSTD for data in self.layers)
+
+    @property
+    def platform(self) -> str:
+        about = json.loads(self.config)
+        return f"{about.get('os', 'linux')}/{about['architecture']}"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The `config` part of its configuration."""
+        return json.loads(self.config).get("config") or {}
+
+    def content(self) -> ImageContent:
+        """With its files. Raises ArchiveError where `zstd` is true."""
+        tree = Tree()
+        for layer in self.layers:
+            tree = apply_layer(tree, layer)
+        return ImageContent(tree, self.settings, self.platform)
+
+
 def read_archive(data: bytes, platform: str, tag: str = "") -> ImageContent:
     """Read an OCI or Docker archive: the image for a platform, of several the one with the tag. Raises ArchiveError."""
+    return packed(data, platform, tag).content()
+
+
+def packed(data: bytes, platform: str, tag: str = "") -> Packed:
+    """The image of an archive that `read_archive` would read, its layers as they are. Raises ArchiveError."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             members = {clean(m.name): m for m in archive.getmembers() if m.isfile()}
@@ -68,26 +106,24 @@ def read_archive(data: bytes, platform: str, tag: str = "") -> ImageContent:
 
             if "index.json" in members:
                 manifest = _manifest(json.loads(blob("index.json")), blob, platform, tag)
-                config = json.loads(blob(_place(manifest["config"]["digest"])))
+                config = blob(_place(manifest["config"]["digest"]))
                 layers = [blob(_place(layer["digest"])) for layer in manifest["layers"]]
             elif "manifest.json" in members:
                 described = _tagged(json.loads(blob("manifest.json")), tag)
                 if described is None:
                     raise ArchiveError(f"no manifest for platform {platform} and tag {tag}")
-                config = json.loads(blob(described["Config"]))
+                config = blob(described["Config"])
                 layers = [blob(name) for name in described["Layers"]]
             else:
                 raise ArchiveError("neither index.json nor manifest.json in the archive")
+            json.loads(config)["architecture"]
     except tarfile.TarError:
         raise ArchiveError("unexpected EOF") from None
     except (KeyError, IndexError, ValueError) as error:
         if isinstance(error, ArchiveError):
             raise
         raise ArchiveError(f"invalid image archive: {error}") from None
-    tree = Tree()
-    for layer in layers:
-        tree = apply_layer(tree, layer)
-    return ImageContent(tree, config.get("config") or {}, f"{config.get('os', 'linux')}/{config['architecture']}")
+    return Packed(config, tuple(layers))
 
 
 def _place(name: str) -> str:
@@ -115,10 +151,10 @@ def _tagged(images: list[dict[str, Any]], tag: str) -> dict[str, Any] | None:
 
 def apply_layer(tree: Tree, data: bytes) -> Tree:
     """Lay an image's layer (tar, perhaps gzipped) over a tree."""
-    if data[:2] == b"\x1f\x8b":
+    if data[:2] == GZIP:
         data = gzip.decompress(data)
-    elif data[:4] == b"\x28\xb5\x2f\xfd":
-        raise ArchiveError("layers compressed with zstd cannot be imported; save the image with gzip")
+    elif data[:4] == ZSTD:
+        raise ArchiveError("layers compressed with zstd are read by BuildKit alone")
     with tarfile.open(fileobj=io.BytesIO(data)) as layer:
         for path, entry in entries(layer):
             folder, name = posixpath.split(path)

@@ -128,16 +128,24 @@ class Copy(Fs):
         part = folder_at(source, self.source_path)
         part = part.changed(uid, gid, mode=self.mode if self.within == "directory" else None)
         if at:
-            try:
-                base, at = base.with_parents(at)
-                at = base.real(at) if at in base.entries else at
-            except TreeError:
-                raise FieldError(f'cannot copy to non-directory "/{posixpath.dirname(at)}"', lazy=True) from None
+            base, at = self._room(base, at)
         old = base.entries.get(at)
         merged = base.merge(part, at)
         if old is not None and old.kind == "dir" and self.owner and at:
             merged = merged.put(at, replace(old, uid=uid or 0, gid=gid or 0))
         return merged
+
+    @staticmethod
+    def _room(base: Tree, path: str) -> tuple[Tree, str]:
+        """A tree with the folders above a path, and the path's real one; files in their place are taken away."""
+        while True:
+            try:
+                base, at = base.with_parents(path)
+                return base, base.real(at) if at in base.entries else at
+            except TreeError as error:
+                if error.kind != "file":
+                    raise FieldError(f'cannot copy to non-directory "/{posixpath.dirname(path)}"', lazy=True) from None
+                base = base.without([error.path])
 
     @staticmethod
     def _existing(tree: Tree, path: str) -> Entry | None:

@@ -44,6 +44,24 @@ case $1 in
         fi
         $bb ln -s -- "$2" "$path"
         ;;
+    clear) # path: what is in the way of the folder /.al/src, which will be laid there
+        path=$root rest=$2
+        while [ -n "${rest#/}" ]; do
+            rest=${rest#/}
+            path=$path/${rest%%/*}
+            case $rest in */*) rest=/${rest#*/} ;; *) rest='' ;; esac
+            if [ -e "$path" ] && [ ! -d "$path" ]; then $bb rm -f -- "$path"; fi
+        done
+        cd /.al/src || exit 1
+        $bb find . ! -path . | while IFS= read -r found; do
+            there=$path/$found
+            if [ -d "$found" ] && [ ! -h "$found" ]; then
+                if [ -h "$there" ] || { [ -e "$there" ] && [ ! -d "$there" ]; }; then $bb rm -f -- "$there"; fi
+            elif [ -d "$there" ] && [ ! -h "$there" ]; then
+                $bb rm -rf -- "$there"
+            fi
+        done
+        ;;
     stamp) # seconds: every time set
         $bb find "$root/" -xdev ! -path '/.al*' ! -path '/proc*' ! -path '/sys*' ! -path '/dev*' \
             -exec $bb touch -h -d "@$2" {} +
