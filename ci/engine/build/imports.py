@@ -13,6 +13,7 @@ from ci.engine.files.fs import Image
 from .images import Resolved
 
 OCI = "application/vnd.oci.image"
+MANIFEST = f"{OCI}.manifest.v1+json"
 
 
 def imported(archive: Packed, scratch: Path) -> tuple[Image, Resolved]:
@@ -22,9 +23,9 @@ def imported(archive: Packed, scratch: Path) -> tuple[Image, Resolved]:
     """
     config = _described(f"{OCI}.config.v1+json", archive.config)
     layers = [_described(f"{OCI}.layer.v1.tar{_compression(data)}", data) for data in archive.layers]
-    about = {"schemaVersion": 2, "mediaType": f"{OCI}.manifest.v1+json", "config": config, "layers": layers}
+    about = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers}
     manifest = json.dumps(about, sort_keys=True).encode()
-    described = _described(about["mediaType"], manifest)
+    described = _described(MANIFEST, manifest)
     folder = scratch / f"import-{described['digest'][7:19]}"
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ci.engine.build.images import PARSE, Reference, parse
+from ci.engine.build.imports import imported
 from ci.engine.errors import FieldError, Unsupported
-from ci.engine.files.archive import ArchiveError, Tarball, read_archive
+from ci.engine.files.archive import ArchiveError, Tarball, packed
 from ci.engine.files.fs import Broken, Held
 from ci.engine.needs import Ship, Steps
 from ci.engine.reading import file as read_file
@@ -73,8 +74,13 @@ def import_(ctx: Call, parent: Container, args: Args) -> Steps:
         return Container(parent.platform, fs=source.fs)
     entry = yield from read_file(ctx, source)
     try:
-        image = read_archive(entry.blob.read(), parent.platform, args["tag"])
+        archive = packed(entry.blob.read(), parent.platform, args["tag"])
+        if archive.zstd:
+            image, found = imported(archive, ctx.session.scratch)
+            ctx.session.images.keep(image, found)
+            return configured(Container(image.platform, fs=image), found.config)
+        content = archive.content()
     except ArchiveError as bad:
         return Container(parent.platform, fs=Broken(f"image archive import: {bad}"))
-    made = configured(Container(image.platform, fs=Held(image.tree, "image")), image.config)
+    made = configured(Container(content.platform, fs=Held(content.tree, "image")), content.config)
     return replace(made, base_env=())

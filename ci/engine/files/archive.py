@@ -88,13 +88,8 @@ class Packed:
         return ImageContent(tree, self.settings, self.platform)
 
 
-def read_archive(data: bytes, platform: str, tag: str = "") -> ImageContent:
-    """Read an OCI or Docker archive: the image for a platform, of several the one with the tag. Raises ArchiveError."""
-    return packed(data, platform, tag).content()
-
-
 def packed(data: bytes, platform: str, tag: str = "") -> Packed:
-    """The image of an archive that `read_archive` would read, its layers as they are. Raises ArchiveError."""
+    """Read an OCI or Docker archive: the image for a platform, of several the one with the tag. Raises ArchiveError."""
     try:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             members = {clean(m.name): m for m in archive.getmembers() if m.isfile()}
