@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path, PurePath
@@ -251,3 +252,20 @@ def test_nothing_starts_without_what_the_wrapper_makes(mode: str) -> None:
     done = subprocess.run(["docker", "compose", *files, "config"], env=clean, capture_output=True, text=True)
     assert done.returncode != 0
     assert "run 'agent-loop up" in done.stderr
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_checkout_may_lie_anywhere(mode: str, tmp_path: Path) -> None:
+    """Spaces, a colon or a dollar in its path, and so in the state folder's, are part of the path and nothing else."""
+    place = tmp_path / "a: $b c"
+    shutil.copytree(COMPOSE, place / "ci" / "stack" / "compose")
+    files = [word for name in MODES[mode] for word in ("--file", str(place / "ci" / "stack" / "compose" / name))]
+    done = subprocess.run(
+        ["docker", "compose", *files, "--profile", "*", "config", "--format", "json"],
+        env={**os.environ, **OURS, **DEPLOYED, "AGENT_LOOP_STATE": str(place / "state")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    here, there = json.dumps(config(mode)["services"]), done.stdout.replace("$$", "$").replace(str(place), str(ROOT))
+    assert json.loads(there)["services"] == json.loads(here.replace("$$", "$").replace("/nowhere", f"{ROOT}/state"))
