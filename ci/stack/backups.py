@@ -76,7 +76,8 @@ def takes_what(verb: str, kind: str) -> list[str]:
 def beside(stack: Project, words: Sequence[str], context: Context) -> int:
     """Run the backup command in a container of its own on the stack's volumes; return its status."""
     recorded = project.read_env(stack.images_env)
-    if images.OPS.variable not in recorded:
+    held = images.OPS.variable in recorded and images.digest(recorded[images.OPS.variable])
+    if not held:  # never built here, or removed since
         recorded |= images.build((images.OPS,), context.export)
         project.write_env(stack.images_env, recorded, "Written by 'agent-loop': what runs, by digest.")
     more = [COMPOSE / "compose.backup.yaml"] if stack.mode == "dev" else []

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ci.stack import backups, maintenance, project
+from ci.stack import backups, images, maintenance, project
 from ci.stack.errors import StackError, StartFailed, UsageError
-from ci.stack.images import RUNTIME
+from ci.stack.images import OPS, RUNTIME
 from ci.stack.maintenance import Parts, data_mounted
 from ci.stack.project import Project
 from ci.stack.up import Context
@@ -179,3 +179,18 @@ class TestJob:
         """The image is built by `up train`."""
         with pytest.raises(UsageError, match="up train"):
             maintenance.job(Project("train", state=tmp_path), ["train"])
+
+
+def test_a_backup_builds_its_image_where_it_was_removed(
+    tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record outlives an image that a person removed; what is there is not built again."""
+    stack = Project("dev", state=tmp_path)
+    there, gone, built = (f"agent-loop/ops@sha256:{letter * 64}" for letter in "abc")
+    monkeypatch.setattr(images, "digest", lambda name: None if name == gone else "sha256:")
+    monkeypatch.setattr(images, "build", lambda wanted, export: {OPS.variable: built})
+    monkeypatch.setattr(backups.networks, "launch", lambda *words, **more: 0)
+    for recorded, left in ((there, there), (gone, built)):
+        project.write_env(stack.images_env, {OPS.variable: recorded}, "recorded")
+        assert backups.beside(stack, ["list"], context) == 0
+        assert project.read_env(stack.images_env) == {OPS.variable: left}
