@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ci.stack import mounted
 from ci.stack.machine import Machine
+from ci.stack.project import ROOT
 from ci.stack.wanted import DISK_AGAIN, GIB, Wanted
 
 MIB = 1024**2
@@ -157,7 +159,9 @@ def subnets(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
     """The stack's networks overlap nothing that the machine already routes."""
     for text in wanted.subnets:
         subnet = ipaddress.ip_network(text)
-        clash = next((r for r in machine.routes if subnet.overlaps(ipaddress.ip_network(r.subnet))), None)
+        # Engines before 26 took a subnet with bits of a host, such as 172.20.0.1/16, and keep it.
+        taken = ((route, ipaddress.ip_network(route.subnet, strict=False)) for route in machine.routes)
+        clash = next((route for route, other in taken if subnet.overlaps(other)), None)
         if clash is None or clash.owner == "this stack":
             yield Finding(f"subnet {text}", Level.OK, "free")
         else:
@@ -202,6 +206,15 @@ def files(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
         yield Finding("open files", Level.WARN, f"limit {machine.open_files}", f"ulimit -n {OPEN_FILES} before 'up'")
 
 
+def permissions(machine: Machine, wanted: Wanted) -> Iterator[Finding]:
+    """Containers can read what they are given of the checkout; a desktop engine shows them its files as their own."""
+    if machine.unreadable and not machine.desktop:
+        first, *others = machine.unreadable
+        more = f" and {len(others)} more" if others else ""
+        detail = f"containers cannot read {first}{more}: a clone under umask 077"
+        yield Finding("permissions", Level.FAIL, detail, f"in {ROOT}: chmod -R o+rX {' '.join(mounted.SOURCES)}")
+
+
 CHECKS: tuple[Check, ...] = (
     engine,
     compose,
@@ -215,6 +228,7 @@ CHECKS: tuple[Check, ...] = (
     model,
     clock,
     files,
+    permissions,
 )
 
 

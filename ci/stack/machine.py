@@ -8,13 +8,14 @@ import resource
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ci.stack.project import read_env
+from ci.stack import mounted
+from ci.stack.project import ROOT, read_env
 from ci.stack.reach import clock_skew, model_size, registry_answers
 
 TIMEOUT = 10.0
@@ -61,6 +62,8 @@ class Machine:
     clock_skew: float | None = None
     """Seconds this clock is ahead of a server's, or None when no server could be asked."""
     open_files: int = 0
+    unreadable: tuple[str, ...] = ()
+    """Files of the checkout that containers need and cannot read."""
 
 
 def read(project: str, ports: Iterable[int], model: str, state: Path) -> Machine:
@@ -95,7 +98,7 @@ def read(project: str, ports: Iterable[int], model: str, state: Path) -> Machine
         cgroup_driver=str(info.get("CgroupDriver") or ""),
         listening={port: holder for port, found in holders.items() if (holder := found.result())},
         disk_path=data_root,
-        disk_free=shutil.disk_usage(data_root if Path(data_root).exists() else "/").free,
+        disk_free=free_at(data_root),
         state_path=str(state),
         state_free=shutil.disk_usage(state).free,
         memory_free=memory_available(),
@@ -107,6 +110,7 @@ def read(project: str, ports: Iterable[int], model: str, state: Path) -> Machine
         model_size=size.result(),
         clock_skew=skew.result(),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        unreadable=tuple(str(path) for path in mounted.unreadable(ROOT)),
     )
 
 
@@ -157,6 +161,16 @@ def holder_of(port: int, project: str) -> str | None:
     return f"{process[1]} (pid {process[2]})" if process else "another program"
 
 
+def free_at(folder: str) -> int:
+    """Bytes free for a folder, at its nearest parent where it is hidden from this person or on another machine."""
+    for place in (Path(folder), *Path(folder).parents):
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:
+            continue
+    return shutil.disk_usage("/").free
+
+
 def memory_available() -> int:
     """MemAvailable of the kernel, in bytes; 0 where there is no such file."""
     try:
@@ -178,11 +192,16 @@ def networks(project: str) -> list[Route]:
         who = "this stack" if owner == project else f"Docker network {name}"
         found += [Route(subnet, who) for subnet in subnets.split() if ":" not in subnet]
     mine = {route.subnet for route in found}
-    for line in output_of("ip", "-4", "route").splitlines():
+    return found + [route for route in routes(output_of("ip", "-4", "route")) if route.subnet not in mine]
+
+
+def routes(told: str) -> Iterator[Route]:
+    """The subnets in what `ip route` tells; one that leads nowhere (`blackhole 10.0.0.0/8`) has a word before it."""
+    for line in told.splitlines():
         words = line.split()
-        if "/" in words[0] and words[0] not in mine:
-            found.append(Route(words[0], f"interface {words[words.index('dev') + 1]}" if "dev" in words else "a route"))
-    return found
+        subnet = next((word for word in words[:2] if "/" in word), None)
+        if subnet:
+            yield Route(subnet, f"interface {words[words.index('dev') + 1]}" if "dev" in words else "a route")
 
 
 def images_held(recorded: Mapping[str, str]) -> frozenset[str]:

@@ -7,6 +7,9 @@ git replaced is another than the one that was mounted. So the content's hash goe
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 READ = {
@@ -17,6 +20,30 @@ READ = {
     "alloy": ("logs/config.alloy",),
 }
 """Service to files and folders below observability/. Dashboards are none of them: Grafana looks for changes itself."""
+
+SOURCES = ("observability", "service", "trainer", "models/demo")
+"""What containers read of this tree, mounted or copied into our images."""
+
+
+def unreadable(root: Path) -> Iterator[Path]:
+    """Files and folders of `root` that a container cannot read, since nobody but their owner may.
+
+    A clone under umask 077 has them, and none of our containers runs as their owner. Bytecode is nobody's loss.
+    """
+    for source in SOURCES:
+        for folder, folders, files in os.walk(root / source):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            here = Path(folder)
+            if not _others_may(here, stat.S_IROTH | stat.S_IXOTH):
+                yield here
+            yield from (here / name for name in files if not _others_may(here / name, stat.S_IROTH))
+
+
+def _others_may(path: Path, bits: int) -> bool:
+    try:
+        return path.lstat().st_mode & bits == bits
+    except FileNotFoundError:  # an editor's, gone since the folder was read
+        return True
 
 
 def variable(service: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci.stack import doctor, machine
+from ci.stack import doctor, machine, mounted
 from ci.stack.doctor import Finding, Level
 from ci.stack.errors import UsageError
 from ci.stack.machine import Machine, Route
@@ -75,6 +77,18 @@ BROKEN = {
     "no registry": (replace(HEALTHY, registry=False), "registry", Level.WARN, "--offline"),
     "model missing": (replace(HEALTHY, model_present=False), "model", Level.WARN, "agent-loop init"),
     "clock off": (replace(HEALTHY, clock_skew=-900.0), "clock", Level.WARN, "time synchronisation"),
+    "subnet taken by a network of an older engine": (
+        replace(HEALTHY, routes=(Route("172.20.0.1/16", "Docker network old"),)),
+        "subnet 172.20.0.0/16",
+        Level.FAIL,
+        "AGENT_NETWORK_SUBNET",
+    ),
+    "private files": (
+        replace(HEALTHY, unreadable=("observability/slo.yml", "service")),
+        "permissions",
+        Level.FAIL,
+        "chmod -R o+rX observability service",
+    ),
     "few files": (replace(HEALTHY, open_files=1024), "open files", Level.WARN, "ulimit"),
 }
 
@@ -141,6 +155,35 @@ def test_a_real_listener_is_named() -> None:
         assert holder is not None
         assert "pid" in holder or holder == "another program"
     assert machine.holder_of(port, "agent-loop-none") is None
+
+
+def test_a_route_that_leads_nowhere_is_a_route() -> None:
+    """As a VPN's or an orchestrator's; a container's packet for its network would end there."""
+    told = "default via 10.0.0.1 dev eth0\nblackhole 172.16.0.0/12 proto static\n10.0.0.0/24 dev eth0 scope link\n"
+    assert list(machine.routes(told)) == [Route("172.16.0.0/12", "a route"), Route("10.0.0.0/24", "interface eth0")]
+
+
+def test_a_data_root_hidden_from_the_person_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With user namespaces it lies in a folder that root alone may enter: its disk is asked through a parent."""
+
+    def hidden(place: Path) -> SimpleNamespace:
+        if place.is_relative_to("/var/lib/docker/1000.1000"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return SimpleNamespace(free=len(str(place)))
+
+    monkeypatch.setattr(machine.shutil, "disk_usage", hidden)
+    assert machine.free_at("/var/lib/docker/1000.1000") == len("/var/lib/docker")
+
+
+def test_what_a_private_umask_hides_is_found(tmp_path: Path) -> None:
+    """Files and folders that containers need, and nothing else."""
+    rules = tmp_path / "observability" / "rules"
+    (rules / "__pycache__").mkdir(parents=True)
+    for path in (rules / "private.yml", rules / "open.yml", rules / "__pycache__" / "private.pyc", tmp_path / "state"):
+        path.touch(0o644 if path.stem == "open" else 0o600)
+    assert list(mounted.unreadable(tmp_path)) == [rules / "private.yml"]
+    rules.chmod(0o750)
+    assert list(mounted.unreadable(tmp_path)) == [rules, rules / "private.yml"]
 
 
 @pytest.mark.parametrize("text", ["http", "0", "65536", "-1"])
