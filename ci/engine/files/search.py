@@ -10,24 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ci.engine.errors import FieldError
 
-from . import patterns
+from . import expressions, patterns
 from .tree import Tree, TreeError, clean
 
 if TYPE_CHECKING:
     from ci.engine.fields.records import Found
-
-
-CLASSES = {
-    "alnum": "0-9A-Za-z", "alpha": "A-Za-z", "ascii": r"\x00-\x7f", "blank": r"\t ", "cntrl": r"\x00-\x1f\x7f",
-    "digit": "0-9", "graph": "!-~", "lower": "a-z", "print": " -~", "punct": r"!-/:-@\[-`{-~", "space": r"\s",
-    "upper": "A-Z", "word": "0-9A-Za-z_", "xdigit": "0-9A-Fa-f",
-}  # fmt: skip
-POSIX = re.compile(rf"\[:({'|'.join(CLASSES)}):\]")
-"""Named classes inside brackets, which ripgrep's expressions have and Python's have not."""
-
-
-def _posix(found: re.Match[str]) -> str:
-    return CLASSES[found[1]]
 
 
 @dataclass(frozen=True)
@@ -65,13 +52,12 @@ class Query:
 
     def expression(self) -> re.Pattern[str]:
         """Compiled. Raises FieldError."""
-        text = re.escape(self.pattern) if self.literal else POSIX.sub(_posix, self.pattern)
         flags = re.MULTILINE
         flags |= re.IGNORECASE if self.insensitive else 0
         flags |= re.DOTALL if self.dotall else 0
         try:
-            return re.compile(text, flags)
-        except re.error as bad:
+            return re.compile(re.escape(self.pattern) if self.literal else expressions.python(self.pattern), flags)
+        except (re.error, expressions.BadExpression) as bad:
             raise FieldError(f"ripgrep error: regex parse error:\n    {self.pattern}\n    ^\nerror: {bad}\n") from None
 
 
