@@ -13,8 +13,8 @@ from ci.engine.values import After, Ran
 
 from .configuration import State
 from .dockerfile import Stage, mount, paths, words
-from .sources import Sources
-from .text import TOOLS, flags, folder, short
+from .sources import Copying, Sources
+from .text import TOOLS, folder, short
 
 EDIT = f'RUN --network=none {TOOLS} ["/.al/bin/busybox", "sh", "/.al/bin/edit.sh", '
 
@@ -31,8 +31,8 @@ class Edits(Sources):
         match fs:
             case Make():
                 at = self._file(fs)
-                lines += self._parents(fs.path, fs.owner)
-                lines.append(f"COPY {flags(self._owner(fs.base, fs.owner))}{paths(at, '/' + fs.path)}")
+                stage.lines += self._parents(fs.path, fs.owner)
+                stage = self._put(stage, fs, Copying("", at, f"/{fs.path}"))
             case MakeDir():
                 if "/" in fs.path and fs.mode != 0o755:  # COPY makes the folders on the way, but with a mode of its own
                     said = f"mkdir -p {shlex.quote('/' + fs.path)} && chmod {fs.mode:o} {shlex.quote('/' + fs.path)}"
@@ -45,8 +45,8 @@ class Edits(Sources):
             case Copy():
                 if self._blocked(fs):
                     stage, state = self._cleared(fs, stage, state, scratch)
-                lines += self._parents(clean(fs.path), fs.owner)
-                lines.append(self._copy(fs))
+                stage.lines += self._parents(clean(fs.path), fs.owner)
+                stage = self._put(stage, fs, self._copy(fs))
             case Remove():
                 gone = [_removal(p) for p in fs.paths]
                 lines += self._edit(stage, state, scratch, ["rm", *gone], _plain_remove(fs.paths))
@@ -62,7 +62,10 @@ class Edits(Sources):
                 state = self._after_edit(state, scratch)
             case Own():
                 owner = self._owner(fs.base, fs.owner)
-                said = f"chown -R -h {owner} {shlex.quote('/' + clean(fs.path))}"
+                before, whose = "", shlex.quote(owner)
+                if _lone_name(owner):
+                    before, whose = f"user=$(id -u {whose}) && ", '"$user:$user"'
+                said = f"{before}chown -R -h {whose} {shlex.quote('/' + clean(fs.path))}"
                 lines += self._edit(stage, state, scratch, ["own", owner, f"/{clean(fs.path)}"], said)
                 state = self._after_edit(state, scratch)
         if scratch and not self.plain and edited:
@@ -89,6 +92,15 @@ class Edits(Sources):
         stage.lines += lines
         return stage, self._after_edit(state, scratch)
 
+    def _put(self, stage: Stage, fs: Make | Copy, copied: Copying) -> Stage:
+        """Copy files into a stage for their owner; the stage that has them."""
+        owner = self._owner(fs.base, fs.owner)
+        if _lone_name(owner):
+            stage, copied = self._given(stage, copied, folder(posixpath.dirname(clean(fs.path))), owner)
+            owner = ""
+        stage.lines.append(copied.line(owner))
+        return stage
+
     def _parents(self, path: str, owner: str) -> list[str]:
         """COPY gives folders that it makes on the way to the owner; they are root's, so they are made before."""
         above = posixpath.dirname(path.rstrip("/"))
@@ -112,6 +124,11 @@ class Edits(Sources):
     @staticmethod
     def _after_edit(state: State, scratch: bool) -> State:
         return state if scratch or state.user in ("", "0", "root", "0:0") else State(state.env, "0:0", state.workdir)
+
+
+def _lone_name(owner: str) -> bool:
+    """Whether an owner is a user's name without a group, which a plain Dockerfile reads in its own way."""
+    return bool(owner) and ":" not in owner and not owner.isdigit()
 
 
 def _removal(path: str) -> str:

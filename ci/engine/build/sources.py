@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
+from dataclasses import dataclass, replace
 
 from ci.engine.errors import Unsupported
 from ci.engine.files.changes import Copy, Make
@@ -13,6 +15,24 @@ from ci.engine.files.tree import Blob, Entry, Tree, clean
 from .dockerfile import Context, Stage, mount, paths
 from .stages import Stages
 from .text import TOOLS, edit, flags, folder, short
+
+HELD = "/.held/"
+"""Where files wait for their owner, in a stage that no image is made of."""
+
+
+@dataclass(frozen=True)
+class Copying:
+    """One COPY: from a stage or context (empty: the main context), a path in it, to where."""
+
+    origin: str
+    source: str
+    target: str
+    mode: int | None = None
+
+    def line(self, owner: str = "") -> str:
+        """As an instruction."""
+        origin = f"--from={self.origin} " if self.origin else ""
+        return f"COPY {origin}{flags(owner, self.mode)}{paths(self.source, self.target)}"
 
 
 class Sources(Stages):
@@ -82,7 +102,7 @@ class Sources(Stages):
         self.files[at] = tree
         return "", f"{at}/{name}"
 
-    def _copy(self, fs: Copy) -> str:
+    def _copy(self, fs: Copy) -> Copying:
         source, path = self._source(fs.source, fs.source_path, fs.lone)
         if fs.lone:
             target = "/" + clean(fs.path)
@@ -92,8 +112,21 @@ class Sources(Stages):
             target = folder(clean(fs.path))
             path = path if path.endswith("/") else path + "/"
         mode = fs.mode if fs.lone or fs.within == "directory" else None
-        origin = f"--from={source} " if source else ""
-        return f"COPY {origin}{flags(self._owner(fs.base, fs.owner), mode)}{paths(path, target)}"
+        return Copying(source, path, target, mode)
+
+    def _given(self, stage: Stage, copied: Copying, above: str, user: str) -> tuple[Stage, Copying]:
+        """Files that belong to a user known by name alone, in a plain Dockerfile; and a stage to copy them to.
+
+        There a name alone stands for the user's own group too, here for the group of the user's number. So they are
+        given away in a stage beside, which has the user and is thrown away. `above`: the folder that was there before;
+        what is made below it is the user's too.
+        """
+        beside = self._new(stage.name)
+        inside = HELD + copied.target.removeprefix(above)
+        name = shlex.quote(user)
+        given = f'user=$(id -u {name}) && chown -R -h "$user:$user" {HELD}'
+        beside.lines += [replace(copied, target=inside).line(), "USER 0:0", f"RUN {given}"]
+        return self._new(stage.name), Copying(beside.name, HELD, above)
 
     def _outside(self, source: Stage, lines: list[str]) -> Stage:
         """Run instructions on a tree that is no root: below /r, so that mount points do not become part of it."""

@@ -149,7 +149,7 @@ class Stages(ABC):
 
     def _owner(self, base: Fs, owner: str) -> str:
         """`user[:group]` for COPY, which takes names that nobody has without a word: they become numbers here."""
-        if not owner or (self.plain and self.owners is None):
+        if not owner or (self.owners is None and not re.fullmatch(r"\d+(:\d+)?", owner)):
             return owner
         uid, gid = self._ids(base, owner)
         return f"{uid}:{gid}"
