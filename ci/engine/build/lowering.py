@@ -24,6 +24,10 @@ from .text import TOOLS, edit, folder, short
 NOTHING = "/.al-non[e]"
 """A pattern that matches nothing: copying it makes a stage be built and brings nothing."""
 
+MOUNTED = 30
+"""From how many layers a stage can be mounted: what names them must fit a page of memory, which ends at some 40, and
+the base image has some as well."""
+
 
 class Lowering(Runs):
     """One Dockerfile in the making."""
@@ -63,7 +67,7 @@ class Lowering(Runs):
 
     def probe(self, fs: Fs, asks: Sequence[str]) -> str:
         """A stage whose folder `/.al-answers` has the answers of `tools/probe.sh`."""
-        source = self.target(fs)
+        source = self._mountable(self.target(fs))
         stage = Stage(self._name("probe"), "scratch")
         text = "".join(f"{a}\n" for a in asks)
         at = f"asks/{short(text)}"
@@ -73,6 +77,18 @@ class Lowering(Runs):
         stage.lines.append(f'RUN --network=none {TOOLS} {asked} {seen} ["/.al/bin/busybox", "sh", "/.al/bin/probe.sh"]')
         self.stages.append(stage)
         return stage.name
+
+    def _mountable(self, name: str) -> str:
+        """The stage itself, or if it has many layers one with the same files in one: see MOUNTED."""
+        by_name, layers, base = {s.name: s for s in self.stages}, 0, name
+        while base in by_name:
+            layers += sum(line.startswith(("COPY", "RUN", "WORKDIR")) for line in by_name[base].lines)
+            base = by_name[base].base
+        if layers <= MOUNTED:
+            return name
+        whole = self._new()
+        whole.lines.append(f"COPY --from={name} {paths('/', '/')}")
+        return whole.name
 
     def collect(self, parts: Sequence[tuple[str, str]]) -> str:
         """The last stage: `parts` are stages and the folder of each that is wanted, laid into /0, /1, ..."""

@@ -79,3 +79,10 @@ def test_a_base_holds_nothing_of_the_machine_that_made_it(session: Session) -> N
         session, "rootfs", 'name: file(path:"etc/hostname"){contents} resolver: file(path:"etc/resolv.conf"){contents}'
     )
     assert rootfs == {"name": {"contents": "localhost\n"}, "resolver": {"contents": ""}}
+
+
+def test_files_are_read_behind_any_number_of_steps(session: Session) -> None:
+    """Also by what a user's name is looked up in; a mount of so many layers is more than the kernel takes."""
+    many = [f'withNewFile(path:"/{n}",contents:"{n}")' for n in range(60)]
+    found = asked(session, *many, 'withNewFile(path:"/last",contents:"x",owner:"games")', 'file(path:"/9")', "contents")
+    assert found == "9"
