@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from ci.stack import apt, container_engine, project, secrets
+from ci.stack import apt, container_engine, project, secrets, turns
 from ci.stack.errors import BuildFailed, EngineMissing, StackError, UsageError
 from ci.stack.project import Project
 from ci.stack.reporting import reported, say
@@ -48,6 +49,11 @@ def started(train: bool) -> Project:
     if not project.was_started(stack):
         raise StackError(f"Nothing was started from here yet. Start it: agent-loop up{' train' if train else ''}.")
     return stack
+
+
+def turn() -> AbstractContextManager[None]:
+    """Inside, no other command changes the stacks of this state folder."""
+    return turns.taken(project.state_folder(), say)
 
 
 @app.command()
@@ -108,8 +114,11 @@ def down(
         return
     if volumes and not yes:
         typer.confirm("Delete every volume of the stack: models, runs, metrics, dashboards' state?", abort=True)
-    # Every profile, so that what an earlier mode started ends too.
-    done = stack.compose("--profile", "*", "down", "--remove-orphans", *(["--volumes"] if volumes else []))
+    with turn():
+        # Every profile, so that what an earlier mode started ends too.
+        done = remembered(mode).compose(
+            "--profile", "*", "down", "--remove-orphans", *(["--volumes"] if volumes else [])
+        )
     raise typer.Exit(done.returncode)
 
 
@@ -190,7 +199,7 @@ def backup(context: typer.Context) -> None:
     """Create, list, verify and restore backups of the stack's data."""
     from ci.stack import backups
 
-    with pipelines() as speaking:
+    with turn() if context.args[:1] == ["restore"] else contextlib.nullcontext(), pipelines() as speaking:
         status = backups.run(project.state_folder(), context.args, speaking)
     if status:
         raise typer.Exit(status)
@@ -202,7 +211,7 @@ def upgrade() -> None:
     """Back up, build from the working tree, restart; goes back when the new images do not become healthy."""
     from ci.stack import maintenance
 
-    with pipelines() as speaking:
+    with turn(), pipelines() as speaking:
         maintenance.upgrade(remembered("serve"), speaking, maintenance.Parts())
 
 
@@ -212,7 +221,7 @@ def rollback() -> None:
     """Start the images that ran before the last upgrade."""
     from ci.stack import maintenance
 
-    with pipelines() as speaking:
+    with turn(), pipelines() as speaking:
         maintenance.rollback(remembered("serve"), speaking, maintenance.Parts())
 
 
@@ -247,7 +256,8 @@ def clean(yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False
 
     if not yes:
         typer.confirm("Remove unused agent-loop images and all but 10 GB of build cache?", abort=True)
-    maintenance.clean(remembered("serve"), say)
+    with turn():
+        maintenance.clean(remembered("serve"), say)
 
 
 model_app = typer.Typer(no_args_is_help=True)
@@ -260,7 +270,8 @@ def model_use(name: str) -> None:
     """Pull a model and serve it."""
     from ci.stack import maintenance
 
-    maintenance.use(remembered("serve"), name, say)
+    with turn():
+        maintenance.use(remembered("serve"), name, say)
 
 
 secrets_app = typer.Typer(no_args_is_help=True)

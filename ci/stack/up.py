@@ -11,7 +11,19 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ci.stack import container_engine, doctor, images, machine, models, networks, offline, project, proxy, secrets
+from ci.stack import (
+    container_engine,
+    doctor,
+    images,
+    machine,
+    models,
+    networks,
+    offline,
+    project,
+    proxy,
+    secrets,
+    turns,
+)
 from ci.stack.errors import EngineMissing, NotReady, StartFailed, UsageError
 from ci.stack.project import Project
 from ci.stack.reach import registry_answers
@@ -172,15 +184,15 @@ STEPS = (
     start,
     load_proxy,
     report,
-    pull_model,
 )
 
 
 def up(stack: Project, context: Context) -> Project:
     """Run every step in order. Raises a StackError, after which running `up` again is safe."""
-    for step in STEPS:
-        stack = step(stack, context)
-    return stack
+    with turns.taken(stack.state, context.say):
+        for step in STEPS:
+            stack = step(stack, context)
+    return pull_model(stack, context)  # in nobody's way: the stack runs, and may be stopped meanwhile
 
 
 def containers(stack: Project) -> list[dict[str, object]]:
