@@ -78,8 +78,11 @@ def test_the_collector_finds_the_stacks_lines(running: Running) -> None:
     assert {entry.labels["env"] for entry in entries} == {"dev"}
     ours = [entry for entry in entries if entry.line.startswith("{") and entry.labels["service"] == "agent"]
     assert {entry.labels["level"] for entry in ours} <= {"debug", "info", "warning", "error", "critical"}
-    of_run = [json.loads(entry.line) for entry in entries if entry.metadata == {"run_id": made["id"]}]
-    assert of_run
+
+    def lines_of_run() -> list[dict[str, object]]:
+        return [json.loads(entry.line) for entry in sent(running.name) if entry.metadata == {"run_id": made["id"]}]
+
+    of_run = eventually(lines_of_run, "a line of the run")  # its answer may come before its first line is on disk
     assert all(line["event"] and line["run_id"] == made["id"] for line in of_run)
     assert sent("another") == []
 
