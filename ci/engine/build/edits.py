@@ -46,7 +46,9 @@ class Edits(Sources):
                 if self._blocked(fs):
                     stage, state = self._cleared(fs, stage, state, scratch)
                 stage.lines += self._parents(clean(fs.path), fs.owner)
-                stage = self._put(stage, fs, self._copy(fs))
+                copied = self._copy(fs)
+                self._last(stage)
+                stage = self._put(stage, fs, copied)
             case Remove():
                 gone = [_removal(p) for p in fs.paths]
                 lines += self._edit(stage, state, scratch, ["rm", *gone], _plain_remove(fs.paths))
@@ -84,6 +86,7 @@ class Edits(Sources):
     def _cleared(self, fs: Copy, stage: Stage, state: State, scratch: bool) -> tuple[Stage, State]:
         """A stage without what is in a folder's way, as on a Dagger engine, which lays the folder over all there is."""
         source, path = self._source(fs.source, fs.source_path, False)
+        self._last(stage)
         seen = mount(type="bind", from_=source, source=path, target="/.al/src")
         lines = self._edit(stage, state, scratch, ["clear", f"/{clean(fs.path)}"], "")
         lines[-1] = lines[-1].replace(TOOLS, f"{TOOLS} {seen}", 1)

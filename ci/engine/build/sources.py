@@ -80,8 +80,7 @@ class Sources(Stages):
     def _copy_tree(self, stage: Stage, tree: Tree, target: str) -> None:
         name, path = self._tree(tree)
         if self.stages[-1] is not stage:  # the tree needed stages of its own
-            self.stages.remove(stage)
-            self.stages.append(stage)
+            self._last(stage)
         stage.lines.append(f"COPY --from={name} {paths(path, target)}")
 
     def _source(self, fs: Fs, path: str, lone: bool) -> tuple[str, str]:

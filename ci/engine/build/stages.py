@@ -137,9 +137,13 @@ class Stages(ABC):
         stage = self._refs[base.key]
         if self._uses.get(base.key, 2) > 1:
             return self._new(stage.name)
-        self.stages.remove(stage)  # nothing refers to it: it may stand after what it is about to use
-        self.stages.append(stage)
+        self._last(stage)
         return stage
+
+    def _last(self, stage: Stage) -> None:
+        """Put a stage that nothing refers to yet behind those that it is about to use."""
+        self.stages.remove(stage)
+        self.stages.append(stage)
 
     @abstractmethod
     def _lower(self, fs: Fs) -> Stage:

@@ -36,7 +36,9 @@ resolve() { # path, whether to follow a link at its end: sets real (without root
 }
 
 $bb mkdir -p $to
-while IFS=' ' read -r number ask rest; do
+while IFS= read -r line; do # not in words: a path may end in a space
+    number=${line%% *} rest=${line#* }
+    ask=${rest%% *} rest=${rest#* }
     path=${rest#* }
     case $ask in
         look)
