@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -33,26 +34,17 @@ ATTEMPTS = 5
 """Processes that may die on one run before it is given up."""
 
 
+@dataclass(frozen=True, slots=True)
 class Worker:
     """Works on runs that `owner` has leased."""
 
-    def __init__(
-        self,
-        owner: str,
-        store: Store,
-        calls: ModelCalls,
-        toolbox: Toolbox,
-        metrics: Metrics,
-        traces: Traces,
-        prices: Prices,
-    ) -> None:
-        self._owner = owner
-        self._store = store
-        self._calls = calls
-        self._toolbox = toolbox
-        self._metrics = metrics
-        self._traces = traces
-        self._prices = prices
+    owner: str
+    store: Store
+    calls: ModelCalls
+    toolbox: Toolbox
+    metrics: Metrics
+    traces: Traces
+    prices: Prices
 
     async def work(self, run_id: str, live: Live, arrival: float, row: RunRow | None, state: RunState) -> None:
         """Bring a run to its ending, or leave it to others (`live.lost`). `row` is read where it is not given;
@@ -60,8 +52,8 @@ class Worker:
         """
         try:
             with (
-                self._metrics.active(names.RUNS_ACTIVE),
-                self._traces.span(names.SPAN_RUN, {names.ATTR_RUN: run_id}) as span,
+                self.metrics.active(names.RUNS_ACTIVE),
+                self.traces.span(names.SPAN_RUN, {names.ATTR_RUN: run_id}) as span,
                 bound(run_id=run_id, **({"trace_id": span.trace_id} if span.trace_id else {})),
             ):
                 await self._work_on(run_id, live, arrival, row, state, span)
@@ -80,15 +72,15 @@ class Worker:
     async def _work_on(
         self, run_id: str, live: Live, arrival: float, row: RunRow | None, state: RunState, span: Span
     ) -> None:
-        row = row or await self._store.runs.get(run_id)
+        row = row or await self.store.runs.get(run_id)
         if row is None:
             raise LeaseLost(run_id)
         spec = from_json({key: value for key, value in row.request.items() if key != "previous"})
-        run_log = RunLog(lambda entries: self._store.runs.append(run_id, self._owner, entries), live.publish)
+        run_log = RunLog(lambda entries: self.store.runs.append(run_id, self.owner, entries), live.publish)
         ending: Ending | None = None
-        before, retry = await history(self._store.runs, row, spec)
+        before, retry = await history(self.store.runs, row, spec)
         if row.attempts > 1:
-            await replay(self._store.runs, row.id, state)
+            await replay(self.store.runs, row.id, state)
             log.info("run.taken_over", run_id=row.id, attempt=row.attempts)
             ending = _not_to_go_on(row, spec)
         if ending is None:
@@ -98,11 +90,11 @@ class Worker:
                 before,
                 state,
                 run_log,
-                self._calls,
-                self._toolbox,
-                self._metrics,
-                self._prices,
-                self._traces,
+                self.calls,
+                self.toolbox,
+                self.metrics,
+                self.prices,
+                self.traces,
                 arrival,
                 row.attempts,
                 lambda: CAUSES.get(live.stop_reason or "", AbortCause.MAX_TIME),
@@ -111,7 +103,7 @@ class Worker:
         if ending is None:  # released: somebody else goes on
             live.lost = True
             await run_log.settle()
-            await self._store.runs.release(run_id, self._owner)
+            await self.store.runs.release(run_id, self.owner)
             return
         await run_log.settle()
         span.set(names.ATTR_AGENT, spec.agent or "none")
@@ -156,17 +148,17 @@ class Worker:
         live: Live,
         retry: bool,
     ) -> None:
-        conclusion = conclude(row, spec, state, ending, self._prices.cost(state), retry=retry)
-        events = await self._store.runs.finish(
+        conclusion = conclude(row, spec, state, ending, self.prices.cost(state), retry=retry)
+        events = await self.store.runs.finish(
             row,
-            self._owner,
+            self.owner,
             str(ending.outcome),
             conclusion.summary,
             [*pending, ("run.ended", conclusion.ended)],
             conclusion.features,
         )
         live.publish(events)
-        tell(self._metrics, row, spec, state, ending, conclusion)
+        tell(self.metrics, row, spec, state, ending, conclusion)
 
 
 def _not_to_go_on(row: RunRow, spec: RunSpec) -> Ending | None:

@@ -158,6 +158,7 @@ def _ranges(category: str, negated: bool) -> str:
     return _spans([within(code) is not negated for code in range(sys.maxunicode + 1)])
 
 
+@lru_cache(maxsize=64)
 def _rest(taken: re.Pattern[str]) -> str:
     return _spans([taken.match(chr(code)) is None for code in range(sys.maxunicode + 1)])
 
